@@ -1,0 +1,118 @@
+"""What is known about one request. Every field has one writer, named beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Enum
+from typing import Any, Protocol
+
+from edgeproxy.http.message import Request, Response
+from edgeproxy.record import record
+
+
+class Op(Enum):
+    """What a header edit does to the fields of a message."""
+
+    SET = "set"  # replace every line of that name
+    ADD = "add"  # append a line
+    REMOVE = "remove"  # drop every line of that name
+
+
+@record
+class Edit:
+    """One header edit; applied to a forwarded request or, after the cache, to a response."""
+
+    op: Op
+    name: bytes
+    value: bytes = b""
+
+
+@record
+class Place:
+    """What the geo database says about an address. Empty strings and None mean unknown."""
+
+    country: str = ""  # ISO 3166-1 alpha-2, upper case
+    continent: str = ""  # AF AN AS EU NA OC SA
+    subdivision: str = ""  # ISO 3166-2 without the country: `BY`
+    city: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    asn: int | None = None
+    organisation: str = ""
+
+
+NOWHERE = Place()
+
+
+class Verdict(Enum):
+    """What a policy did with a request, in `explain` and in metrics."""
+
+    ALLOW = "allow"
+    REFUSE = "refuse"
+    ANSWER = "answer"
+
+
+@record
+class Note:
+    """One line of an explanation: which policy, what it did, and the values that decided it."""
+
+    policy: str
+    verdict: Verdict
+    why: str
+
+
+class Context:
+    """Per-request state. Built by the pipeline once per request, thrown away with it."""
+
+    __slots__ = (
+        "claims",
+        "client",
+        "key_parts",
+        "notes",
+        "now",
+        "origin",
+        "place",
+        "request_id",
+        "route",
+        "to_client",
+        "to_origin",
+        "variants",
+        "wall",
+    )
+
+    def __init__(self, now: float, wall: float, client: str, route: str, request_id: str) -> None:
+        self.now = now  # steady epoch seconds: freshness, limits. Set by the door
+        self.wall = wall  # wall clock, may step: `exp` of a token. Set by the door
+        self.client = client  # the client's address, trusted hops removed. Set by the door
+        self.route = route  # the route's name. Set by the pipeline
+        self.request_id = request_id  # set by the door
+        self.place: Place | None = None  # set by geo (None: nobody looked)
+        self.variants: dict[str, str] = {}  # experiment -> variant. Set by ab
+        self.claims: Mapping[str, Any] | None = None  # verified claims. Set by jwt
+        self.origin: str | None = None  # pool chosen by name. Set by the origin choice
+        self.key_parts: tuple[bytes, ...] = ()  # what changes the origin's answer; policies append
+        self.to_origin: list[Edit] = []  # any policy; asserted after inbound copies are stripped
+        self.to_client: list[Edit] = []  # any policy; applied after the cache, never stored
+        self.notes: list[Note] | None = None  # a list while explaining: then nothing is spent
+
+    def note(self, policy: str, verdict: Verdict, why: str) -> None:
+        """Record why a policy decided as it did. Call only when `notes` is not None."""
+        if self.notes is not None:
+            self.notes.append(Note(policy, verdict, why))
+
+
+class Policy(Protocol):
+    """One step of a route's chain: None carries on, a Response ends it.
+
+    A policy never awaits, never imports another policy, and when it changes what the origin
+    would answer it adds to `ctx.key_parts`. While `ctx.notes` is a list nothing may be spent.
+    `name` is the word of the YAML; `fails_open` says what an exception inside it means.
+    """
+
+    name: str
+    fails_open: bool
+
+    def __call__(self, request: Request, ctx: Context, /) -> Response | None: ...
+
+
+Clock = Callable[[], float]

@@ -1,0 +1,69 @@
+"""The edge's own answers: problem+json (RFC 9457), or HTML for browsers. Never stored, never reflecting."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable
+from http import HTTPStatus
+
+from edgeproxy.context import Context
+from edgeproxy.http.message import Field, Request, Response
+from edgeproxy.http.wire import response
+
+NO_STORE: Field = (b"Cache-Control", b"no-store")
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
+<meta name="viewport" content="width=device-width"><title>{status} {title}</title>
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:38rem;margin:15vh auto;padding:0 1rem}}
+h1{{font-size:1.4rem}}code{{color:#666}}@media(prefers-color-scheme:dark){{body{{background:#111;color:#eee}}}}</style>
+<h1>{status} {title}</h1><p>{detail}</p><p><code>request {request_id}</code></p></html>
+"""
+
+
+def problem(
+    request: Request,
+    ctx: Context,
+    status: int,
+    kind: str,
+    detail: str,
+    fields: Iterable[Field] = (),
+) -> Response:
+    """A refusal with `status`. `kind` is a bounded word (`rate-limited`), `detail` a sentence of ours.
+
+    HTML when the client prefers it, else application/problem+json.
+    """
+    as_html = b"text/html" in (request.headers.get(b"accept") or b"")
+    return render_problem(status, kind, detail, ctx.request_id, fields, as_html=as_html)
+
+
+def render_problem(
+    status: int,
+    kind: str,
+    detail: str,
+    request_id: str,
+    fields: Iterable[Field] = (),
+    *,
+    as_html: bool = False,
+) -> Response:
+    """The refusal itself; the door uses it where no request could be parsed."""
+    title = HTTPStatus(status).phrase
+    if as_html:
+        content_type = b"text/html; charset=utf-8"
+        page = _PAGE.format(status=status, title=title, detail=html.escape(detail), request_id=request_id)
+        body = page.encode()
+    else:
+        content_type = b"application/problem+json"
+        document = {
+            "type": f"urn:edgeproxy:problem:{kind}",
+            "title": title,
+            "status": status,
+            "detail": detail,
+            "instance": f"urn:request:{request_id}",
+        }
+        body = json.dumps(document, ensure_ascii=False).encode() + b"\n"
+    return response(status, [(b"Content-Type", content_type), NO_STORE, *fields], body)
+
+
+def redirect(status: int, location: bytes, fields: Iterable[Field] = ()) -> Response:
+    """A redirect to `location`, which comes from configuration and holds no control characters."""
+    return response(status, [(b"Location", location), NO_STORE, *fields])

@@ -1,0 +1,126 @@
+"""Values as people write them in YAML: `30s`, `64MiB`, `100/s`, `0.0.0.0:8080`, `10.0.0.0/8`.
+
+Each parser raises ValueError with a sentence that names what was found and what is expected;
+`config_file` adds file, line and path.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+
+from edgeproxy.record import record
+
+_NUMBER = r"(\d+(?:\.\d+)?)"
+_DURATION = re.compile(_NUMBER + r"(ms|s|m|h|d)")
+_SIZE = re.compile(_NUMBER + r"(B|KiB|MiB|GiB|KB|MB|GB)?")
+_RATE = re.compile(_NUMBER + r"/(s|m|h|d)")
+_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES = {"B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Model(BaseModel):
+    """Base of every configuration section: unknown keys refused, frozen, fields documented."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
+    )
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of `250ms`, `30s`, `5m`, `1h`, `7d`, or `0`."""
+    if value == 0 and not isinstance(value, bool):
+        return 0.0
+    if isinstance(value, float) and math.isfinite(value) and value >= 0:
+        return value  # a default of our own, already in seconds
+    match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a duration; write a number and a unit: 250ms 30s 5m 1h 7d")
+    return float(match[1]) * _SECONDS[match[2]]
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `8KiB`, `64MiB`, `1GiB`, `500KB` or a plain number of bytes."""
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a size; write a number and a unit: 512B 8KiB 64MiB 1GiB")
+    return int(float(match[1]) * _BYTES[match[2] or "B"])
+
+
+@record
+class Rate:
+    """`count` requests per `seconds`."""
+
+    count: float
+    seconds: float
+
+    @property
+    def per_second(self) -> float:
+        return self.count / self.seconds
+
+
+def parse_rate(value: object) -> Rate:
+    """Rate of `100/s`, `600/m`, `5000/h`, `10000/d`."""
+    if isinstance(value, Rate):
+        return value
+    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or float(match[1]) == 0:
+        raise ValueError(f"{value!r} is not a rate; write a count and a unit: 100/s 600/m 5000/h 10000/d")
+    return Rate(float(match[1]), _SECONDS[match[2]])
+
+
+@record
+class Address:
+    """Where a listener binds: host and port."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(value: object) -> Address:
+    """Address of `0.0.0.0:8080`, `[::]:8080` or `:8080`."""
+    if isinstance(value, Address):
+        return value
+    if isinstance(value, str):
+        host, colon, port = value.rpartition(":")
+        host = host.removeprefix("[").removesuffix("]")
+        if colon and port.isascii() and port.isdigit() and int(port) < 65536:
+            try:
+                return Address(str(ipaddress.ip_address(host or "0.0.0.0")), int(port))  # noqa: S104 - what a bare :port means
+            except ValueError:
+                pass
+    raise ValueError(f"{value!r} is not an address; write IP:port, like 127.0.0.1:8080 or [::]:8080")
+
+
+def parse_network(value: object) -> Network:
+    """Network of `10.0.0.0/8`, `::1/128`, or one address."""
+    try:
+        return ipaddress.ip_network(str(value), strict=True)
+    except ValueError as error:
+        raise ValueError(f"{value!r} is not a network; write it like 10.0.0.0/8 ({error})") from None
+
+
+def _text(pattern: str, example: str) -> WithJsonSchema:
+    return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), _text(r"^(0|[\d.]+(ms|s|m|h|d))$", "30s")]
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}], "examples": ["64MiB"]}),
+]
+RateField = Annotated[Any, BeforeValidator(parse_rate), _text(r"^[\d.]+/(s|m|h|d)$", "100/s")]
+AddressField = Annotated[Any, BeforeValidator(parse_address), _text(r"^.*:\d+$", "0.0.0.0:8080")]
+NetworkField = Annotated[Any, BeforeValidator(parse_network), _text(r"^.+$", "10.0.0.0/8")]

@@ -1,0 +1,19 @@
+"""Fixtures every test may ask for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+_DEFAULT = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Third-party test vectors (GeoIP, JWT, A/B, structured fields); absent in a plain clone."""
+    folder = Path(os.environ.get("EDGEPROXY_TEST_DATA", _DEFAULT))
+    if not folder.is_dir():
+        pytest.skip("needs the third-party vectors: set EDGEPROXY_TEST_DATA to their folder")
+    return folder
