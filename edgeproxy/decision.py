@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from edgeproxy.cache.entry import Entry
 
 
-
 class Cause(Enum):
     """Why this answer came from where it came from. Values are a closed set of labels."""
 

@@ -19,4 +19,4 @@ if TYPE_CHECKING:
 else:
 
     def record(cls: type[T]) -> type[T]:
-        return dataclass(slots=True)(cls)
+        return dataclass(slots=True, unsafe_hash=True)(cls)  # hashed by value, as frozen ones are

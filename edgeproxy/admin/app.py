@@ -1,0 +1,237 @@
+"""The admin API, on its own listener: metrics, health, purge, explain.
+
+Rule 1: reading numbers and health is open to who can reach the listener; everything else needs
+`Authorization: Bearer <token>`, which a browser never sends across sites (reliability A75).
+Rule 2: liveness says that this process runs, and depends on nothing else (A170).
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import cast
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from edgeproxy import __version__
+from edgeproxy.admin.explain import Explanation
+from edgeproxy.admin.purge import PurgeError, parse_purge
+from edgeproxy.errors import RequestError
+from edgeproxy.observe.cells import Slot
+from edgeproxy.observe.metrics import render
+from edgeproxy.purge_log import PurgeLog
+
+MAX_BODY = 64 * 1024
+_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeproxy {version}</title>
+<style>body{{font:16px/1.6 system-ui,sans-serif;max-width:42rem;margin:10vh auto;padding:0 1rem}}</style>
+<h1>edgeproxy {version}</h1><ul>
+<li><a href="/metrics">/metrics</a>: numbers for Prometheus
+<li><a href="/livez">/livez</a>: this process runs
+<li><a href="/readyz">/readyz</a>: the edge takes traffic
+<li><code>POST /purge</code>: forget stored responses, by url, prefix, host, tag or all *
+<li><code>/explain</code>: what would happen to a request, and why *
+<li><code>/config</code>: the configuration in use, without its secrets *
+</ul><p>* needs <code>Authorization: Bearer &lt;admin.token&gt;</code>
+"""
+
+Explain = Callable[[str, str, str, list[tuple[str, str]]], Explanation]
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass
+class AdminState:
+    """What the admin API shows and moves. Replace fields on reload; they are read per request."""
+
+    slot: Slot  # of the process that runs this app
+    purge_log: PurgeLog
+    token: str | None  # None: purge, explain and config are closed
+    explain: Explain  # (method, url, client address, headers); RequestError or ValueError: it cannot be
+    ready: Callable[[], tuple[bool, Mapping[str, object]]]
+    config: Callable[[], Mapping[str, object]]  # secrets already masked
+    started_at: float  # wall clock, epoch seconds
+    clock: Callable[[], float] = field(default=time.time)
+
+
+class _ProblemError(Exception):
+    """Ends a handler with problem+json."""
+
+    def __init__(self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.response = _problem(status, kind, detail, headers)
+
+
+def admin_app(state: AdminState) -> Starlette:
+    """The ASGI app of the admin listener."""
+    api = _Api(state)
+    return Starlette(
+        routes=[
+            Route("/", api.index),
+            Route("/metrics", api.metrics),
+            Route("/livez", api.live),
+            Route("/readyz", api.ready),
+            Route("/purge", api.guarded(api.purge), methods=["POST"]),
+            Route("/explain", api.guarded(api.explain), methods=["GET", "POST"]),
+            Route("/config", api.guarded(api.config)),
+        ],
+        exception_handlers={_ProblemError: _on_problem, HTTPException: _on_http_error, Exception: _on_crash},
+    )
+
+
+class _Api:
+    def __init__(self, state: AdminState) -> None:
+        self._state = state
+
+    async def index(self, request: Request) -> Response:
+        return HTMLResponse(_INDEX.format(version=__version__), headers=_HEADERS)
+
+    async def metrics(self, request: Request) -> Response:
+        accept = request.headers.get("accept", "")
+        content_type, page = render(self._state.slot.cells, self._state.clock(), accept)
+        return Response(page, headers={**_HEADERS, "Content-Type": content_type})
+
+    async def live(self, request: Request) -> Response:
+        uptime = max(0.0, self._state.clock() - self._state.started_at)
+        return _json({"status": "alive", "version": __version__, "uptime_seconds": round(uptime, 3)})
+
+    async def ready(self, request: Request) -> Response:
+        ready, details = self._state.ready()
+        return _json({"status": "ready" if ready else "not ready", **details}, 200 if ready else 503)
+
+    async def purge(self, request: Request) -> Response:
+        try:
+            purge = parse_purge(await _parameters(request))
+        except PurgeError as error:
+            raise _ProblemError(400, "bad-purge", str(error)) from None
+        position = self._state.purge_log.append(purge.kind, purge.value, purge.soft)
+        self._state.slot.counter("edgeproxy_purges_total", kind=purge.kind.word).inc()
+        value = purge.value.decode("utf-8", "backslashreplace")
+        return _json({"purged": purge.kind.word, "value": value, "soft": purge.soft, "position": position})
+
+    async def explain(self, request: Request) -> Response:
+        parameters = await _parameters(request, several=("header",))
+        if unknown := sorted(set(parameters) - {"method", "url", "from", "header", "headers"}):
+            raise _ProblemError(400, "bad-explain", f"Unknown: {', '.join(unknown)}.")
+        words = [parameters.get("method", "GET"), parameters.get("url"), parameters.get("from", "127.0.0.1")]
+        if not all(isinstance(word, str) and word for word in words):
+            raise _ProblemError(400, "bad-explain", "Give url, and if you like method, from, header.")
+        method, url, client = cast("list[str]", words)
+        try:
+            explanation = self._state.explain(method, url, client, _headers(parameters))
+        except RequestError as error:
+            raise _ProblemError(400, "bad-explain", error.detail) from None
+        except ValueError as error:
+            raise _ProblemError(400, "bad-explain", str(error)) from None
+        if "text/plain" in request.headers.get("accept", ""):
+            return PlainTextResponse(explanation.as_tree(), headers=_HEADERS)
+        return _json(explanation.as_dict())
+
+    async def config(self, request: Request) -> Response:
+        return _json(self._state.config())
+
+    def guarded(self, handler: Handler) -> Handler:
+        """The handler, for those who know the token."""
+
+        async def guarded_handler(request: Request) -> Response:
+            _check_token(self._state.token, request)
+            return await handler(request)
+
+        return guarded_handler
+
+
+def _check_token(token: str | None, request: Request) -> None:
+    if not token:
+        advice = 'This needs a token: set admin.token in the YAML, like "${file:/run/secrets/edge_admin}".'
+        raise _ProblemError(403, "no-admin-token", advice)
+    given = request.headers.getlist("authorization")
+    scheme, _, credential = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+    known = hmac.compare_digest(credential.strip().encode("latin-1"), token.encode())
+    if scheme.lower() != "bearer" or not known:
+        raise _ProblemError(
+            401,
+            "bad-admin-token",
+            "Send Authorization: Bearer with the admin token.",
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+async def _parameters(request: Request, several: tuple[str, ...] = ()) -> dict[str, object]:
+    """The query's parameters and the JSON body's members. Those in `several` are lists of texts."""
+    found: dict[str, object] = {}
+    for name in request.query_params:
+        values = request.query_params.getlist(name)
+        if len(values) > 1 and name not in several:
+            raise _ProblemError(400, "bad-request", f"{name} is given more than once.")
+        found[name] = values if name in several else values[0]
+    body = await _body(request)
+    if not body:
+        return found
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise _ProblemError(415, "not-json", "Send the body as application/json.")
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):
+        raise _ProblemError(400, "not-json", "The body is not valid JSON.") from None
+    if not isinstance(document, dict):
+        raise _ProblemError(400, "not-json", "The body must be a JSON object.")
+    return {**found, **cast("dict[str, object]", document)}
+
+
+async def _body(request: Request) -> bytes:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_BODY:
+            raise _ProblemError(413, "body-too-large", f"A body may have {MAX_BODY} bytes.")
+    return body
+
+
+def _headers(parameters: Mapping[str, object]) -> list[tuple[str, str]]:
+    """Fields of `header` ("Name: value", repeated) and `headers` (an object)."""
+    lines = parameters.get("header", [])
+    fields = parameters.get("headers", {})
+    if not isinstance(lines, list) or not isinstance(fields, dict):
+        raise _ProblemError(400, "bad-explain", "header is a list of `Name: value`, headers an object.")
+    pairs = [str(line).partition(":")[::2] for line in cast("list[object]", lines)]
+    pairs += [(str(name), str(value)) for name, value in cast("dict[str, object]", fields).items()]
+    return [(name.strip(), value.strip()) for name, value in pairs]
+
+
+def _json(document: Mapping[str, object], status: int = 200) -> Response:
+    body = json.dumps(document, ensure_ascii=False, default=str).encode("utf-8", "backslashreplace") + b"\n"
+    return Response(body, status, _HEADERS, "application/json")
+
+
+def _problem(status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
+    document = {
+        "type": f"urn:edgeproxy:problem:{kind}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    response = _json(document, status)
+    response.headers["Content-Type"] = "application/problem+json"
+    response.headers.update(headers or {})
+    return response
+
+
+async def _on_problem(_request: Request, error: Exception) -> Response:
+    return cast("_ProblemError", error).response
+
+
+async def _on_http_error(_request: Request, error: Exception) -> Response:
+    error = cast("HTTPException", error)
+    detail = "There is nothing here; / lists what there is." if error.status_code == 404 else error.detail
+    return _problem(error.status_code, "not-served", detail, error.headers)
+
+
+async def _on_crash(_request: Request, _error: Exception) -> Response:
+    return _problem(500, "internal", "The admin API failed; its log says why.")

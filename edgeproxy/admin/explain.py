@@ -1,0 +1,120 @@
+"""What the edge would do with a request, and why: the record that `build.explain` fills, and its two faces.
+
+Rule: nothing is spent while explaining, and credentials are shown as `***`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgeproxy.context import Edit, Note, Op
+from edgeproxy.record import record
+
+_SECRET = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie", b"x-api-key"})
+_SIGN = {Op.SET: "", Op.ADD: "+ ", Op.REMOVE: "- "}
+
+
+@record
+class Explanation:
+    """One request, explained. Empty texts and tuples mean that the request did not get so far."""
+
+    method: str
+    url: str
+    client: str  # the client's address
+    client_why: str  # which hop of which field, or the socket
+    route: str
+    notes: tuple[Note, ...] = ()  # one or more per policy, in order
+    status: int = 0  # of a policy's answer; 0 when all let it pass
+    variants: tuple[tuple[str, str], ...] = ()  # experiment, variant
+    to_origin: tuple[Edit, ...] = ()
+    to_client: tuple[Edit, ...] = ()
+    cache: str = ""  # what the cache would say, in the words of Cache-Status
+    key: str = ""  # the cache key, readable
+    origin: str = ""
+    servers: tuple[str, ...] = ()  # in the order they would be tried
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON. Every key is always there."""
+        return {
+            "request": {"method": self.method, "url": self.url},
+            "client": {"address": self.client, "why": self.client_why},
+            "route": self.route,
+            "policies": [
+                {"policy": note.policy, "verdict": note.verdict.value, "why": note.why} for note in self.notes
+            ],
+            "answered": self.status or None,
+            "variants": dict(self.variants),
+            "to_origin": _edits(self.to_origin),
+            "to_client": _edits(self.to_client),
+            "cache": {"result": self.cache, "key": self.key} if self.cache else None,
+            "origin": {"name": self.origin, "servers": list(self.servers)} if self.origin else None,
+        }
+
+    def as_tree(self) -> str:
+        """For people: lines of printable text."""
+        branches: list[tuple[str, list[str]]] = [
+            (_row("client", self.client, self.client_why), []),
+            (_row("route", self.route), []),
+            ("policies", _table([(n.policy, n.verdict.value, n.why) for n in self.notes]) or ["none"]),
+        ]
+        if self.variants:
+            branches.append(("variants", _table(self.variants)))
+        for title, edits in (("to the origin", self.to_origin), ("to the client", self.to_client)):
+            if edits:
+                branches.append((title, [_edit_line(edit) for edit in edits]))
+        if self.cache:
+            branches.append((_row("cache", self.cache), [f"key {self.key}"] if self.key else []))
+        if self.origin:
+            branches.append((_row("origin", self.origin), list(self.servers)))
+        if self.status:
+            branches.append(
+                (_row("answer", f"{self.status}, from a policy: neither cache nor origin is asked"), [])
+            )
+        lines = [f"{self.method} {self.url}", *_draw(branches)]
+        return "\n".join(map(_printable, lines)) + "\n"
+
+
+def _row(title: str, value: str, why: str = "") -> str:
+    return f"{title:<8} {value}{f' ({why})' if why else ''}"
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
+    """Columns lined up, the last one as it is."""
+    cells = list(rows)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    return ["  ".join([*map(str.ljust, row, widths), row[-1]]).rstrip() for row in cells]
+
+
+def _draw(branches: list[tuple[str, list[str]]]) -> list[str]:
+    lines: list[str] = []
+    for number, (title, leaves) in enumerate(branches, 1):
+        last = number == len(branches)
+        lines.append(f"{'└─' if last else '├─'} {title}")
+        stem = "   " if last else "│  "
+        lines += [
+            f"{stem}{'├─' if leaf_no < len(leaves) else '└─'} {leaf}"
+            for leaf_no, leaf in enumerate(leaves, 1)
+        ]
+    return lines
+
+
+def _value(edit: Edit) -> str:
+    return "***" if edit.name.lower() in _SECRET else edit.value.decode("utf-8", "backslashreplace")
+
+
+def _edits(edits: Iterable[Edit]) -> list[dict[str, str]]:
+    return [
+        {"op": edit.op.value, "name": edit.name.decode("latin-1"), "value": _value(edit)} for edit in edits
+    ]
+
+
+def _edit_line(edit: Edit) -> str:
+    name = edit.name.decode("latin-1")
+    return f"{_SIGN[edit.op]}{name}" + ("" if edit.op is Op.REMOVE else f": {_value(edit)}")
+
+
+def _printable(line: str) -> str:
+    """Nothing that moves a terminal's cursor, colours it or turns the direction of writing."""
+    if line.isprintable():
+        return line
+    return "".join([c if c.isprintable() else c.encode("unicode_escape").decode() for c in line])

@@ -1,0 +1,335 @@
+"""The ASGI door: the same edge under any ASGI server, in tests, or mounted in another app.
+
+    from edgeproxy.app import EdgeApp
+    app = EdgeApp("edge.yaml")              # uvicorn my:app, or Mount("/", app) in Starlette or FastAPI
+
+It differs from the native door only in how it builds a `Request` and how it writes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from edgeproxy.context import Context
+from edgeproxy.decision import Cause, Serve, ServeStale
+from edgeproxy.door import PAUSE_AT, Report, RequestBody
+from edgeproxy.errors import RequestError
+from edgeproxy.http.framing import check_connection, check_framing
+from edgeproxy.http.message import Field, Headers, Request, index_fields
+from edgeproxy.http.replies import render_problem
+from edgeproxy.http.target import split_target
+from edgeproxy.http.wire import apply_edits
+from edgeproxy.pipeline import Route
+from edgeproxy.server.clock import steady, wall
+
+if TYPE_CHECKING:
+    from edgeproxy.hallway import Hallway, Limits
+    from edgeproxy.server.worker import Worker
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+class EdgeApp:
+    """An ASGI application. With a path it loads that configuration at start-up, which is the lifespan event
+    or, when mounted without one, the first request. Raises ConfigError then."""
+
+    def __init__(self, config: str | Path | None = None, *, worker: Worker | None = None) -> None:
+        self._path = config
+        self._worker = worker
+        self._starting = asyncio.Lock()
+
+    @property
+    def hall(self) -> Hallway:
+        """The hallway of the worker; there is one once it has started."""
+        if self._worker is None:
+            raise RuntimeError("the edge has not started: send it a lifespan event or a request first")
+        return self._worker.hall
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        kind = scope["type"]
+        if kind == "lifespan":
+            await self._lifespan(receive, send)
+        elif kind == "http":
+            if self._worker is None:
+                await self.start()
+            await _handle(self.hall, scope, receive, send)
+        else:  # a WebSocket: not spoken here, closing before accepting is a 403
+            await send({"type": f"{kind}.close"})
+
+    async def start(self) -> None:
+        """Load the configuration and start the background feeds; once."""
+        from edgeproxy.server.worker import Worker
+
+        async with self._starting:
+            if self._worker is None and self._path is not None:
+                worker = Worker.alone(Path(self._path))
+                await worker.start()
+                self._worker = worker
+
+    async def stop(self) -> None:
+        """End what `start` began."""
+        worker, self._worker = self._worker, None
+        if worker is not None and self._path is not None:
+            await worker.stop()
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> None:
+    try:
+        request, length = build_request(scope, hall.limits)
+    except RequestError as error:
+        hall.rejected(scope["client"][0] if scope.get("client") else "", error)
+        answer = render_problem(error.status, error.reason, error.detail, hall.next_request_id())
+        await _send_whole(send, answer.status, [*answer.fields, (b"connection", b"close")], answer.body)
+        return
+    now = steady()
+    exchange = AsgiExchange(hall, request, length)
+    route, ctx, decision = hall.decide(request, now, wall())
+    exchange.route, exchange.ctx, exchange.started_at = route, ctx, now
+    body = exchange.body
+    limit = route.body_size or hall.limits.body_size
+    if body is not None:
+        exchange.body_left = limit
+    if body is not None and (length or 0) > limit:
+        error = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
+        exchange.serve(hall.problem(request, ctx, error))
+    elif isinstance(decision, Serve):
+        exchange.serve(decision)
+    elif isinstance(decision, ServeStale):
+        hall.refresh(route, request, ctx, decision.refresh)
+        exchange.serve(decision.serve)
+    else:
+        hall.fetch(route, request, ctx, decision, exchange)
+    await exchange.run(receive, send)
+
+
+def build_request(scope: Scope, limits: Limits) -> tuple[Request, int | None]:
+    """(request, body length or None when unknown) of an ASGI scope. Raises RequestError."""
+    raw: list[Field] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
+    if len(raw) > limits.head_fields:
+        raise RequestError(431, "too-many-fields", "The request has too many header fields.")
+    if sum([len(name) + len(value) + 4 for name, value in raw]) > limits.head_size:
+        raise RequestError(431, "head-too-large", "The request's head is too large.")
+    if sum([name.lower() == b"host" for name, _ in raw]) > 1:
+        raise RequestError(400, "bad-host", "A request has exactly one Host field.")
+    index = index_fields(raw)
+    version: str = scope.get("http_version", "1.1")
+    http10 = version == "1.0"
+    framing = check_framing(index, http10=http10)
+    if b"connection" in index:
+        check_connection(index[b"connection"])
+    path: bytes = scope.get("raw_path") or quote(scope["path"], safe="/:@!$&'()*+,;=~-._").encode()
+    root = scope.get("root_path", "").encode()
+    if root and path.startswith(root):  # mounted: what is ours starts behind the prefix
+        path = path[len(root) :] or b"/"
+    query: bytes = scope.get("query_string", b"")
+    target = path + b"?" + query if query else path
+    if len(target) > limits.url_size:
+        raise RequestError(414, "url-too-long", "The request target is too long.")
+    secure = scope.get("scheme") == "https"
+    host = index.get(b"host") or (b"localhost" if http10 else None)
+    name, path, query = split_target(target, host, secure=secure)
+    method: bytes = scope["method"].encode()
+    length = framing.length
+    if (
+        length == 0
+        and version[0] in "23"
+        and b"content-length" not in index
+        and method not in (b"GET", b"HEAD")
+    ):
+        length = None  # HTTP/2 and 3 need neither field for a body
+    peer = scope["client"][0] if scope.get("client") else ""
+    request = Request(method, name, path, query, Headers(raw, index), peer, secure, length != 0)
+    return request, length
+
+
+class AsgiExchange:
+    """The `Door` of one ASGI request: what the fetch writes waits here, bounded, for `send`."""
+
+    def __init__(self, hall: Hallway, request: Request, length: int | None) -> None:
+        self._hall = hall
+        self._messages: list[Message] = []
+        self._held = 0
+        self._wake = asyncio.Event()
+        self._may_read = asyncio.Event()
+        self._may_read.set()
+        self._over = False
+        self._broken = False
+        self.request = request
+        self.ctx: Context = None  # type: ignore[assignment]  # set before anything can ask
+        self.route: Route = None  # type: ignore[assignment]
+        self.body = (
+            RequestBody(length, self._may_read.clear, self._may_read.set) if request.has_body else None
+        )
+        self.body_left = 0
+        self.report = Report(Cause.BYPASS)
+        self.on_drain: Callable[[], None] | None = None
+        self.on_gone: Callable[[], None] | None = None
+        self.writable = True
+        self.gone = False
+        self.started = False
+        self.status = 0
+        self.sent = 0
+        self.started_at = 0.0
+
+    async def run(self, receive: Receive, send: Send) -> None:
+        """Send what the door is given until it is over or the client has left."""
+        reading = asyncio.get_running_loop().create_task(self._read(receive))
+        ending = "cancelled"
+        try:
+            ending = await self._write(send)
+        finally:
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+            if ending:
+                self._lost()
+            self._hall.observe(self, ending)
+
+    async def _write(self, send: Send) -> str:
+        while True:
+            if not self._messages:
+                if self.gone:
+                    return "client-gone"
+                if self._broken:
+                    # no way to say "broken off" in ASGI but to fail: the server then resets
+                    raise ConnectionAbortedError("the origin's answer broke off")
+                if self._over:
+                    return ""
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            messages, self._messages, self._held = self._messages, [], 0
+            for message in messages:
+                try:
+                    await send(message)
+                except OSError:
+                    return "client-gone"
+            if not self.writable and self._held < PAUSE_AT:
+                self.writable = True
+                if self.on_drain is not None:
+                    self.on_drain()
+
+    async def _read(self, receive: Receive) -> None:
+        body = self.body
+        while True:
+            await self._may_read.wait()
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                self._lost()
+                return
+            if body is None:
+                continue
+            data: bytes = message.get("body", b"")
+            self.body_left -= len(data)
+            if self.body_left < 0:
+                error = RequestError(
+                    413, "body-too-large", "The request's body is larger than this route takes."
+                )
+                self._lost()
+                self.gone = False
+                if not self.started:
+                    self.serve(self._hall.problem(self.request, self.ctx, error))
+                return
+            if data:
+                body.feed(data)
+            if not message.get("more_body", False):
+                body.finish()
+                body = None
+
+    def _lost(self) -> None:
+        self.gone = True
+        self._wake.set()
+        if self.on_gone is not None:
+            on_gone, self.on_gone = self.on_gone, None
+            on_gone()
+
+    def interim(self, status: int, fields: list[Field]) -> None:
+        """Interim answers have no common ASGI form; servers say 100 Continue themselves."""
+
+    def serve(self, serve: Serve) -> None:
+        if self.gone:
+            return
+        response = serve.response
+        report = self.report
+        report.cause, report.policy, report.reason = serve.cause, serve.policy, serve.reason
+        stamp = serve.stamp.fields or self._hall.refused_fields(serve)
+        fields = [*response.fields, *stamp, *self._hall.edge.signature]
+        if self.ctx.to_client:
+            fields = apply_edits(fields, self.ctx.to_client)
+        self.started, self.status = True, response.status
+        body = b"" if self.request.method == b"HEAD" else response.body
+        self.sent = len(body)
+        self._put(_start(response.status, fields), 0)
+        self._put({"type": "http.response.body", "body": body}, len(body))
+        self._finish()
+
+    def start(self, status: int, fields: list[Field], length: int | None) -> None:
+        if self.gone:
+            return
+        self.started, self.status = True, status
+        if length is not None and status != 204:
+            fields = [*fields, (b"content-length", b"%d" % length)]
+        self._put(_start(status, fields), 0)
+
+    def write(self, data: bytes) -> None:
+        if self.gone or self.request.method == b"HEAD":
+            return
+        self.sent += len(data)
+        self._put({"type": "http.response.body", "body": data, "more_body": True}, len(data))
+        if self._held >= PAUSE_AT:
+            self.writable = False
+
+    def end(self) -> None:
+        if self.gone:
+            return
+        self._put({"type": "http.response.body", "body": b""}, 0)
+        self._finish()
+
+    def abort(self) -> None:
+        self._broken = True
+        self._wake.set()
+
+    def _put(self, message: Message, size: int) -> None:
+        self._messages.append(message)
+        self._held += size
+        self._wake.set()
+
+    def _finish(self) -> None:
+        self._over = True
+        self.on_drain = self.on_gone = None
+        if self.body is not None:
+            self.body.detach()
+
+
+def _start(status: int, fields: list[Field]) -> Message:
+    # ASGI wants lower-case names
+    return {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(name.lower(), value) for name, value in fields],
+    }
+
+
+async def _send_whole(send: Send, status: int, fields: list[Field], body: bytes) -> None:
+    await send(_start(status, fields))
+    await send({"type": "http.response.body", "body": body})

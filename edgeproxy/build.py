@@ -1,0 +1,288 @@
+"""The composition root: a configuration becomes running parts. Only this file knows every concrete class."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any, cast
+
+from edgeproxy.cache.memory import MemoryStore
+from edgeproxy.cache.rule import CacheRule, compile_rule
+from edgeproxy.config import Config, PolicyStep, UseRule
+from edgeproxy.config import Route as RouteSection
+from edgeproxy.context import Context, Policy
+from edgeproxy.decision import Cause
+from edgeproxy.errors import ConfigError
+from edgeproxy.feeds.geo_database import GeoFeed, open_database
+from edgeproxy.feeds.jwks import JwksFeed
+from edgeproxy.fetch import Fetcher
+from edgeproxy.hallway import Hallway, Limits
+from edgeproxy.http.forwarding import UNTRUSTED_NAMES, TrustedProxies
+from edgeproxy.http.wire import render_fields
+from edgeproxy.observe.access_log import AccessLog
+from edgeproxy.observe.cells import Slot
+from edgeproxy.observe.outcome import DoorMeters, OriginMeters, RouteMeters
+from edgeproxy.origin.choose import OriginChoice
+from edgeproxy.origin.request import FORWARDED_NAMES, forwarding
+from edgeproxy.origin.resolve import Resolver
+from edgeproxy.origin.sweeper import Sweeper
+from edgeproxy.origin.upstream import Upstream
+from edgeproxy.pipeline import Edge, Match, Refuse, Route, RouteTable
+from edgeproxy.policies.ab import AbTest
+from edgeproxy.policies.geo import Geo, GeoRule, Locate
+from edgeproxy.policies.geo_data import GeoDatabase
+from edgeproxy.policies.headers import HeaderEdits, HeadersRule
+from edgeproxy.policies.jwt import JwtAuth, JwtRule, configured_keys
+from edgeproxy.policies.jwt_keys import KeySet
+from edgeproxy.policies.rate_limit import RateLimiter
+from edgeproxy.server.clock import steady
+from edgeproxy.shared import Shared
+from edgeproxy.snapshot import Snapshot
+
+logger = logging.getLogger("edgeproxy.build")
+RESULTS = [cause.word for cause in Cause]
+Feed = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Parts:
+    """One configuration at work in one process.
+
+    A reload builds another from it and keeps what is still right: the cache, connections to origins
+    that did not change, the hallway with its client connections.
+    """
+
+    def __init__(
+        self, config: Config, shared: Shared, slot: int, previous: Parts | None, *, logs: bool = True
+    ) -> None:
+        self.config = config
+        self.shared = shared
+        self.slot = shared.cells.slot(slot) if previous is None else previous.slot
+        self.meters = DoorMeters(self.slot) if previous is None else previous.meters
+        self.sweeper = Sweeper() if previous is None else previous.sweeper
+        self.resolver = Resolver(steady) if previous is None else previous.resolver
+        self.store = MemoryStore(config.cache.memory) if previous is None else previous.store
+        self.store.position = self.store.position or shared.purge_log.position
+        self.log = None if not logs else _access_log(config, self.slot) if previous is None else previous.log
+        self.feeds: list[Feed] = []
+        self.geo: Snapshot[GeoDatabase | None] = Snapshot(None)
+        self.keys: dict[str, Snapshot[KeySet | None]] = {}
+        self._jwks: dict[str, JwksFeed] = {}
+        self.upstreams = dict(self._build_upstreams(previous))
+        self._origin_meters = {name: OriginMeters(self.slot, name) for name in self.upstreams}
+        self._build_geo()
+        self._build_keys()
+        self.trusted = TrustedProxies(config.server.trusted_proxies)
+        self.edge = self._build_edge()
+        limits = Limits(**dict(config.server.limits))
+        if previous is None:
+            fetcher = Fetcher(self.upstreams, self.trusted.forwarded_fields, steady, self._origin_meters)
+            prefix = f"{config.edge.pop}-{slot:x}{int(shared.started_at):x}-"
+            self.hall = Hallway(self.edge, limits, fetcher, self.meters, self.log, prefix, shared.purge_log)
+            self.hall.proxy_protocol_ports = frozenset(
+                one.address.port for one in config.server.listen if one.proxy_protocol
+            )
+        else:
+            self.hall = previous.hall
+        self._limits = limits
+
+    def install(self) -> None:
+        """Put this configuration in force; requests in flight keep the one they began with."""
+        self.hall.edge = self.edge
+        self.hall.limits = self._limits
+        self.hall.fetcher.adopt(self.upstreams, self.trusted.forwarded_fields, self._origin_meters)
+        self.store.resize(self.config.cache.memory)
+
+    async def warm_up(self) -> None:
+        """Fetch what the first request needs: the keys of issuers. Failures are logged and tried again."""
+        for feed in self._jwks.values():
+            await feed.refresh_if_due()
+
+    def publish(self) -> None:
+        """Figures that are only looked at once a second."""
+        gauge = self.slot.gauge
+        gauge("edgeproxy_cache_bytes").set(self.store.bytes)
+        gauge("edgeproxy_cache_entries").set(len(self.store))
+        self.slot.values[self._evictions] = self.store.evictions
+        for name, upstream in self.upstreams.items():
+            gauge("edgeproxy_origin_connections", origin=name).set(upstream.open)
+            for server in upstream.servers:
+                up = 1.0 if upstream.usable(server.index) else 0.0
+                gauge("edgeproxy_origin_server_up", origin=name, server=server.label).set(up)
+        for name, feed in self._jwks.items():
+            if feed.keys_loaded_at:
+                gauge("edgeproxy_jwks_age_seconds", provider=name).set(feed.keys_loaded_at)
+
+    async def retire(self, successor: Parts) -> None:
+        """Close the origin connections that the successor did not take over."""
+        kept = set(map(id, successor.upstreams.values()))
+        for upstream in self.upstreams.values():
+            if id(upstream) not in kept:
+                await upstream.close()
+
+    async def close(self) -> None:
+        """The end of the process: nothing is in flight any more."""
+        await self.hall.fetcher.close()
+        for upstream in self.upstreams.values():
+            await upstream.close()
+        if self.log is not None:
+            self.log.close()
+
+    def reopen_log(self) -> None:
+        if self.log is not None:
+            self.log.reopen()
+
+    @property
+    def _evictions(self) -> int:
+        return self.slot.column("edgeproxy_cache_evictions_total")
+
+    # --- sources
+
+    def _build_upstreams(self, previous: Parts | None) -> Iterator[tuple[str, Upstream]]:
+        health = dict(self.shared.health_of(self.config))
+        for name, origin in self.config.origins.items():
+            if previous is not None and previous.config.origins.get(name) == origin:
+                yield name, previous.upstreams[name]
+                continue
+            cells = health[name] if origin.health is not None else None
+            yield name, Upstream(name, origin, sweeper=self.sweeper, resolver=self.resolver, health=cells)
+
+    def _build_geo(self) -> None:
+        paths = self.config.geo.paths
+        if paths:
+            self.geo.value = open_database(paths)
+            self.feeds.append(GeoFeed(paths, self.config.geo.check, self.geo).run)
+
+    def _build_keys(self) -> None:
+        for name, provider in self.config.jwt_providers.items():
+            try:
+                snapshot = self.keys[name] = Snapshot(configured_keys(provider))
+            except ValueError as error:
+                raise ConfigError(f"jwt_providers.{name}: {error}") from None
+            if provider.jwks is not None:
+                feed = self._jwks[name] = JwksFeed(name, provider, snapshot, steady)
+                self.feeds.append(feed.run)
+
+    # --- routes
+
+    def _build_edge(self) -> Edge:
+        config = self.config
+        ident = config.edge.id.encode()
+        signature = ((b"Via", b"1.1 " + ident), (b"X-Served-By", config.edge.pop.encode()))
+        routes = [(_match(section), self._route(section, ident)) for section in config.routes]
+        return Edge(
+            ident=ident,
+            signature=signature,
+            signature_lines=render_fields(signature),
+            routes=RouteTable(routes, self._refused),
+            store=self.store,
+            client_address=self.trusted.client_address,
+            on_policy_error=self._policy_failed,
+        )
+
+    def _route(self, section: RouteSection, ident: bytes) -> Route:
+        try:
+            policies = [self._policy(step) for step in section.policies]
+        except ValueError as error:  # what only shows when the rules of several places meet
+            raise ConfigError(f"route {section.name}: {error}") from None
+        choice = self._choice(section)
+        if choice.needs_place and not any(policy.name == "geo" for policy in policies):
+            policies.insert(0, Locate(self.geo))
+        asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
+        hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
+        rule: CacheRule | None = None
+        if section.cache:
+            rule = compile_rule(section.cache, ident, self.config.cache.object_size)
+        return Route(
+            name=section.name,
+            policies=tuple(policies),
+            rule=rule,
+            choose_origin=choice,
+            origin_varies=choice.varies,
+            body_size=section.body_size
+            if section.body_size is not None
+            else self.config.server.limits.body_size,
+            forwarding=forwarding(self.config.edge.id, asserted | UNTRUSTED_NAMES | FORWARDED_NAMES),
+            hidden_query=hidden,
+            meters=RouteMeters(self.slot, section.name, RESULTS),
+        )
+
+    def _choice(self, section: RouteSection) -> OriginChoice:
+        return OriginChoice(
+            section.origin,
+            {name: origin.location for name, origin in self.config.origins.items()},
+            self.config.edge.location,
+            self.config.geo.groups,
+            lambda name: self.upstreams[name].healthy(),
+        )
+
+    def _policy(self, step: PolicyStep) -> Policy:
+        rule = step.rule
+        if isinstance(rule, GeoRule):
+            return Geo(rule, self.config.geo.groups, self.geo)
+        if isinstance(rule, JwtRule):
+            feed = self._jwks.get(rule.provider)
+            provider = self.config.jwt_providers[rule.provider]
+            return JwtAuth(rule, provider, self.keys[rule.provider], feed.poke if feed is not None else None)
+        if isinstance(rule, HeadersRule):
+            return HeaderEdits(rule)
+        if isinstance(rule, UseRule):
+            return _imported(rule)
+        names = cast(tuple[str, ...], rule)
+        if step.word == "rate_limit":
+            return RateLimiter({name: self.config.rate_limits[name] for name in names}, self.shared.buckets)
+        return AbTest({name: self.config.experiments[name] for name in names})
+
+    def _refused(self, refuse: Refuse) -> Route:
+        return Route(
+            name="-",
+            policies=(refuse,),
+            rule=None,
+            choose_origin=_nowhere,
+            origin_varies=False,
+            body_size=self.config.server.limits.body_size,
+            forwarding=forwarding(self.config.edge.id),
+            hidden_query=(),
+            meters=self._refused_meters,
+        )
+
+    def _policy_failed(self, policy: str, error: Exception) -> None:
+        self.meters.policy_failed(policy)
+        logger.error("policy %s failed", policy, exc_info=error)
+
+    @property
+    def _refused_meters(self) -> RouteMeters:
+        return RouteMeters(self.slot, "-", RESULTS)
+
+
+def _nowhere(ctx: Context) -> str:
+    raise LookupError(f"the route {ctx.route!r} refuses everything and has no origin")
+
+
+def _match(section: RouteSection) -> Match:
+    match = section.match
+    methods = None if match.methods is None else frozenset([method.encode() for method in match.methods])
+    return Match(match.host, match.path, methods)
+
+
+def _access_log(config: Config, slot: Slot) -> AccessLog | None:
+    section = config.server.access_log
+    if section.path == "off":
+        return None
+    hidden = [provider.query for provider in config.jwt_providers.values() if provider.query]
+    return AccessLog(slot, section.path, section.sample, hidden)
+
+
+def _imported(rule: UseRule) -> Policy:
+    """A policy from somebody's package. Raises ConfigError when it cannot be used."""
+    module, _, name = rule.path.partition(":")
+    try:
+        made = getattr(importlib.import_module(module), name)(**rule.options)
+    except Exception as error:
+        raise ConfigError(f"use: {rule.path} cannot be used: {type(error).__name__}: {error}") from error
+    for attribute in ("name", "fails_open"):
+        if not hasattr(made, attribute):
+            raise ConfigError(f"use: {rule.path} has no attribute {attribute!r}, which a policy needs")
+    if not callable(made):
+        raise ConfigError(f"use: {rule.path} cannot be called, which a policy needs")
+    return cast(Policy, made)

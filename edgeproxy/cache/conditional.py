@@ -1,0 +1,68 @@
+"""Preconditions of a client against a stored response (RFC 9110 §13.2.2), and freshening (RFC 9111 §4.3.4)."""
+
+from __future__ import annotations
+
+import re
+
+from edgeproxy.cache.entry import Entry
+from edgeproxy.http.dates import parse_date
+from edgeproxy.http.message import Field, Headers, Request, Response
+from edgeproxy.http.wire import response
+
+_TAG = re.compile(rb'\s*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
+# §15.4.5: what a 304 repeats; the rest would only be news to a cache that has the body
+_IN_304 = frozenset(
+    {b"cache-control", b"content-location", b"date", b"etag", b"expires", b"last-modified", b"vary"}
+)
+# §3.2 of RFC 9111: what describes the stored bytes is not updated by a 304
+_KEPT = frozenset(
+    {b"content-length", b"content-encoding", b"content-type", b"content-range", b"transfer-encoding"}
+)
+
+
+def not_modified(request: Request, entry: Entry) -> Response | None:
+    """The 304 that a client's If-None-Match or If-Modified-Since asks for, else None."""
+    wanted = request.headers.get(b"if-none-match")
+    if wanted is not None:
+        if entry.response.status != 200 or not _matches(wanted, entry.etag):
+            return None
+    else:
+        since = request.headers.get(b"if-modified-since")
+        if since is None or entry.response.status != 200 or not _unmodified(since, entry):
+            return None
+    return response(304, [field for field in entry.response.fields if field[0].lower() in _IN_304])
+
+
+def _matches(wanted: bytes, etag: bytes | None) -> bool:
+    """Weak comparison against a list (§8.8.3.2)."""
+    if wanted.strip() == b"*":
+        return True
+    if etag is None:
+        return False
+    opaque = etag.removeprefix(b"W/")
+    return opaque in _TAG.findall(wanted[:8192])
+
+
+def _unmodified(since: bytes, entry: Entry) -> bool:
+    instant = parse_date(since)
+    modified = parse_date(entry.last_modified)
+    if modified is None:
+        modified = parse_date(dict(entry.response.fields).get(b"Date"))
+    return instant is not None and modified is not None and modified <= instant
+
+
+def validates(entry: Entry, headers: Headers) -> bool:
+    """Does this 304 speak of the entry? Its validators, where it has any, must be the entry's (§4.3.4)."""
+    etag = headers.get(b"etag")
+    if etag is not None:
+        return entry.etag is not None and etag.removeprefix(b"W/") == entry.etag.removeprefix(b"W/")
+    modified = headers.get(b"last-modified")
+    return modified is None or entry.last_modified is None or modified == entry.last_modified
+
+
+def freshened_fields(entry: Entry, fields: list[Field]) -> list[Field]:
+    """The entry's fields with those of a 304 in their place (RFC 9111 §3.2)."""
+    news = [field for field in fields if field[0].lower() not in _KEPT]
+    names = {name.lower() for name, _ in news}
+    stored = [field for field in entry.response.fields if field[0].lower() not in names]
+    return [field for field in stored if field[0].lower() != b"content-length"] + news

@@ -1,0 +1,111 @@
+"""A stored response: deadlines instead of directives, bytes instead of objects.
+
+Whether it is fresh is one comparison, and its head is rendered: what changes from second to second
+(Age, the ttl in Cache-Status) is a `Stamp`, made at most once a second for all who hit it.
+"""
+
+from __future__ import annotations
+
+from edgeproxy.decision import Stamp
+from edgeproxy.http.message import Field, Response
+from edgeproxy.http.wire import render_fields
+
+Location = tuple[bytes, bytes, bytes]
+"""Host, path and query: what a purge by URL names, whatever else is in the key."""
+
+OVERHEAD = 1200  # bytes of Python objects an entry costs beside its head and body; measured
+
+
+class Entry:
+    """One response of one key and, if it varies, of one choice of selecting fields. Times in steady seconds."""
+
+    __slots__ = (
+        "_stamp",
+        "born",
+        "error_until",
+        "etag",
+        "fresh_until",
+        "key",
+        "last_modified",
+        "location",
+        "must_validate",
+        "names",
+        "never_stale",
+        "newer",
+        "older",
+        "position",
+        "response",
+        "size",
+        "stale_until",
+        "stored",
+        "tags",
+        "validators",
+        "variant",
+        "visited",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        key: bytes,
+        names: tuple[bytes, ...],
+        variant: bytes,
+        response: Response,
+        born: float,
+        fresh_until: float,
+        stale_until: float,
+        error_until: float,
+        *,
+        must_validate: bool,
+        never_stale: bool,
+        location: Location,
+        position: int,
+        tags: frozenset[bytes] = frozenset(),
+    ) -> None:
+        self.key = key
+        self.names = names  # lower-case field names of its Vary
+        self.variant = variant  # their values in the request that fetched it
+        self.response = response
+        self.born = born  # when its age was 0
+        self.fresh_until = fresh_until
+        self.stale_until = stale_until  # end of stale-while-revalidate
+        self.error_until = error_until  # end of stale-if-error
+        self.must_validate = must_validate  # `no-cache`: never reused without asking
+        self.never_stale = never_stale  # `must-revalidate` and its like (RFC 9111 §4.2.4)
+        self.location = location  # host, path and query: what a purge by URL names
+        self.tags = tags
+        self.position = position  # of the purge log when its fetch began
+        self.visited = False  # SIEVE's bit, and its queue's links; the store owns them
+        self.older: Entry | None = None
+        self.newer: Entry | None = None
+        self.stored = False
+        index = {name.lower(): value for name, value in response.fields}
+        self.etag = index.get(b"etag")
+        self.last_modified = index.get(b"last-modified")
+        self.validators: tuple[Field, ...] = tuple(
+            [
+                (name, value)
+                for name, value in ((b"If-None-Match", self.etag), (b"If-Modified-Since", self.last_modified))
+                if value is not None
+            ]
+        )
+        self.size = len(response.body) + 2 * len(response.head) + len(key) + OVERHEAD
+        self._stamp: Stamp | None = None
+
+    def age(self, now: float) -> int:
+        """Seconds for the Age field, saturated (RFC 9111 §1.2.2)."""
+        return max(0, min(int(now - self.born), 2**31))
+
+    def hit_stamp(self, ident: bytes, now: float) -> Stamp:
+        """Age and Cache-Status of a hit in this second."""
+        stamp = self._stamp
+        second = int(now)
+        if stamp is None or stamp.at != second:
+            status = b"%b; hit; ttl=%d" % (ident, int(self.fresh_until - now))
+            stamp = self._stamp = make_stamp(second, self.age(now), status)
+        return stamp
+
+
+def make_stamp(at: int, age: int, status: bytes) -> Stamp:
+    """The stamp of a response whose age is known."""
+    fields = ((b"Age", b"%d" % age), (b"Cache-Status", status))
+    return Stamp(at, fields, render_fields(fields))

@@ -1,0 +1,104 @@
+"""The cache key: injective, so that no field can spell another request's key (reliability A44, A45).
+
+Every part is preceded by its length. What changes the origin's answer must be in here, or in the
+response's Vary.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import unquote_to_bytes
+
+from edgeproxy.cache.rule import CacheRule
+from edgeproxy.context import Context
+from edgeproxy.http.message import Headers, Request
+
+_CODINGS = (b"br", b"gzip", b"zstd")
+
+
+def primary_key(rule: CacheRule, request: Request, query: bytes, ctx: Context) -> bytes:
+    """The key of a request: scheme, host, path, query, the route's dimensions, what policies added."""
+    if not rule.plain_query:
+        query = normalised_query(rule, query)
+    host, path = request.host, request.path
+    key = b"%b%d:%b%d:%b%d:%b" % (
+        b"s" if request.secure else b"h", len(host), host, len(path), path, len(query), query,
+    )  # fmt: skip
+    if ctx.key_parts or rule.headers or rule.cookies or rule.country:
+        for part in _dimensions(rule, request, ctx):
+            key += b"%d:%b" % (len(part), part)
+    return key
+
+
+def _dimensions(rule: CacheRule, request: Request, ctx: Context) -> list[bytes]:
+    parts = list(ctx.key_parts)
+    for name in rule.headers:
+        value = request.headers.get(name)
+        parts.append(b"header:" + name + (b"" if value is None else b"=" + value))
+    if rule.cookies:
+        cookies = _cookies(request.headers)
+        for name in rule.cookies:
+            parts.append(b"cookie:" + name + (b"=" + cookies[name] if name in cookies else b""))
+    if rule.country:
+        parts.append(b"country:" + (ctx.place.country.encode() if ctx.place is not None else b""))
+    return parts
+
+
+def _cookies(headers: Headers) -> dict[bytes, bytes]:
+    found: dict[bytes, bytes] = {}
+    for part in (headers.get(b"cookie") or b"").split(b";"):
+        name, _, value = part.strip().partition(b"=")
+        found.setdefault(name, value)
+    return found
+
+
+def normalised_query(rule: CacheRule, query: bytes) -> bytes:
+    """The query as key and origin see it: parameters left out, sorted, as the rule says (A48)."""
+    if rule.plain_query or not query:
+        return query
+    kept = [part for part in query.split(b"&") if part and _counts(rule, part)]
+    if rule.sort:
+        kept.sort(key=lambda part: part.partition(b"=")[0])  # stable: repeated names keep their order
+    return b"&".join(kept)
+
+
+def _counts(rule: CacheRule, part: bytes) -> bool:
+    name = unquote_to_bytes(part.partition(b"=")[0])
+    if rule.allow is not None and name not in rule.allow:
+        return False
+    return name not in rule.deny and not (rule.deny_prefixes and name.startswith(rule.deny_prefixes))
+
+
+def without_parameters(query: bytes, names: tuple[bytes, ...]) -> bytes:
+    """The query without some parameters, the others as they were."""
+    return b"&".join(
+        [part for part in query.split(b"&") if unquote_to_bytes(part.partition(b"=")[0]) not in names]
+    )
+
+
+def variant_key(names: tuple[bytes, ...], headers: Headers) -> bytes:
+    """The selecting fields of a request for a stored Vary (RFC 9111 §4.1): absent is not empty."""
+    parts: list[bytes] = []
+    for name in names:
+        value = headers.get(name)
+        if value is None:
+            parts.append(b"-")
+            continue
+        if name == b"accept-encoding":
+            value = _normalised_codings(value)
+        else:
+            value = b",".join([part.strip() for part in value.split(b",")])
+        parts.append(b"%d:%b" % (len(value), value))
+    return b"".join(parts)
+
+
+def _normalised_codings(value: bytes) -> bytes:
+    """The codings an answer could come in, in one order: clients spell the same wish in many ways (A65)."""
+    wanted: set[bytes] = set()
+    for part in value.lower().split(b","):
+        coding, _, parameter = part.partition(b";")
+        coding = coding.strip()
+        quality = parameter.strip().removeprefix(b"q=")
+        if parameter and not quality.strip(b"0."):
+            continue
+        wanted.update(_CODINGS if coding == b"*" else (coding,))
+    return b",".join([coding for coding in _CODINGS if coding in wanted])

@@ -1,0 +1,92 @@
+"""What the cache says to a request: serve, serve stale and refresh, or ask the origin (RFC 9111 §4)."""
+
+from __future__ import annotations
+
+from edgeproxy.cache.conditional import not_modified
+from edgeproxy.cache.directives import NONE, Directives, parse_cache_control
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.memory import MemoryStore
+from edgeproxy.cache.rule import CacheRule
+from edgeproxy.context import Context
+from edgeproxy.decision import Cause, Decision, Fetch, Serve, ServeStale
+from edgeproxy.http.message import Request
+from edgeproxy.http.replies import problem
+
+
+def lookup(store: MemoryStore, rule: CacheRule, key: bytes, request: Request, ctx: Context) -> Decision:
+    """The decision for a request that its policies let through."""
+    if request.method != b"GET" and request.method != b"HEAD":
+        return Fetch(Cause.METHOD)
+    if request.has_body:
+        return Fetch(Cause.BYPASS)  # a body may change the answer, and is not in the key (A47)
+    wishes = _wishes(rule, request)
+    if wishes.no_store:
+        return Fetch(Cause.REQUEST)
+    entry, varied = store.find(key, request.headers)
+    if entry is None:
+        if wishes.only_if_cached:
+            return _not_cached(request, ctx)
+        if b"range" in request.headers or request.method == b"HEAD":
+            return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS)  # neither fills the cache
+        return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS, key)
+    now = ctx.now
+    if wishes is NONE:
+        if now < entry.fresh_until and not entry.must_validate:
+            return hit(rule, request, entry, now)
+    elif _satisfies(wishes, entry, now):
+        return hit(rule, request, entry, now)
+    if wishes.only_if_cached:
+        return _not_cached(request, ctx)
+    if request.method == b"HEAD":
+        return Fetch(Cause.STALE)
+    fresh = now < entry.fresh_until and not entry.must_validate
+    fetch = Fetch(Cause.REQUEST if fresh else Cause.STALE, key, entry)
+    if not fresh and now < entry.stale_until and not wishes.no_cache and wishes.max_age is None:
+        return ServeStale(hit(rule, request, entry, now, Cause.STALE_HIT), fetch)
+    return fetch
+
+
+def hit(rule: CacheRule, request: Request, entry: Entry, now: float, cause: Cause = Cause.HIT) -> Serve:
+    """The stored response, or the 304 that the client's precondition asks for."""
+    stamp = entry.hit_stamp(rule.ident, now)
+    index = request.headers.index
+    if b"if-none-match" in index or b"if-modified-since" in index:
+        short = not_modified(request, entry)
+        if short is not None:
+            return Serve(short, cause, stamp)
+    return Serve(entry.response, cause, stamp)
+
+
+def _wishes(rule: CacheRule, request: Request) -> Directives:
+    """The request's directives; Pragma counts only without Cache-Control (§5.4)."""
+    if not rule.request_directives:
+        return NONE
+    control = request.headers.get(b"cache-control")
+    if control is not None:
+        return parse_cache_control(control)
+    pragma = request.headers.get(b"pragma")
+    if pragma is not None and b"no-cache" in pragma.lower():
+        return parse_cache_control(b"no-cache")
+    return NONE
+
+
+def _satisfies(wishes: Directives, entry: Entry, now: float) -> bool:
+    """May this entry be used for these request directives without asking (§5.2.1)?"""
+    if wishes.no_cache or entry.must_validate:
+        return False
+    age = entry.age(now)
+    if wishes.max_age is not None and age > wishes.max_age:
+        return False
+    left = entry.fresh_until - now
+    if wishes.min_fresh is not None and left < wishes.min_fresh:
+        return False
+    if left > 0:
+        return True
+    return wishes.max_stale is not None and not entry.never_stale and -left <= wishes.max_stale
+
+
+def _not_cached(request: Request, ctx: Context) -> Serve:
+    answer = problem(
+        request, ctx, 504, "only-if-cached", "The cache has no usable answer, and no other was wanted."
+    )
+    return Serve(answer, Cause.REQUEST, policy="cache", reason="only-if-cached")

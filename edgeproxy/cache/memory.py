@@ -1,0 +1,157 @@
+"""The memory tier: bounded in bytes, evicting by SIEVE.
+
+Rule: only `put` evicts. A hit is a dict look-up and one attribute set; nothing is moved, so nothing is
+locked or reordered. SIEVE keeps what is asked again and lets a scan pass through: a hand walks from
+the oldest entry to the newest, spares those visited since it last came by, and drops the first that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from edgeproxy.cache.entry import Entry, Location
+from edgeproxy.cache.key import variant_key
+from edgeproxy.http.message import Headers
+
+VARIANTS = 64  # per key; then the oldest goes (A64)
+
+
+class MemoryStore:
+    """Entries by key, several per key where responses vary. `position` is that of the purge log."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self.entries = 0
+        self.evictions = 0
+        self.position = 0
+        self._keys: dict[bytes, list[Entry]] = {}
+        self._locations: dict[Location, set[bytes]] = {}
+        # SIEVE's queue, linked through the entries: newest, oldest, and where the hand stands
+        self._newest: Entry | None = None
+        self._oldest: Entry | None = None
+        self._hand: Entry | None = None
+
+    def __len__(self) -> int:
+        return self.entries
+
+    def find(self, key: bytes, headers: Headers) -> tuple[Entry | None, bool]:
+        """(the entry for these request fields, whether other variants are there)."""
+        entries = self._keys.get(key)
+        if entries is None:
+            return None, False
+        for entry in entries:
+            if not entry.names or variant_key(entry.names, headers) == entry.variant:
+                entry.visited = True
+                return entry, False
+        return None, True
+
+    def put(self, entry: Entry) -> bool:
+        """Store, in place of the same variant, and evict until there is room. False when it cannot fit."""
+        if entry.size > self.max_bytes:
+            return False
+        entries = self._keys.setdefault(entry.key, [])
+        for other in [one for one in entries if one.names != entry.names or one.variant == entry.variant]:
+            self._drop(other)
+        entries = self._keys.setdefault(entry.key, [])
+        if len(entries) >= VARIANTS:
+            self._drop(entries[0])
+            entries = self._keys.setdefault(entry.key, [])
+        entries.append(entry)
+        self._link(entry)
+        self._locations.setdefault(entry.location, set()).add(entry.key)
+        self.bytes += entry.size
+        while self.bytes > self.max_bytes:
+            self._evict(entry)
+        return True
+
+    def resize(self, max_bytes: int) -> None:
+        """A new bound, kept at once."""
+        self.max_bytes = max_bytes
+        while self.bytes > max_bytes and self._newest is not None:
+            self._evict(None)
+
+    def _evict(self, newest: Entry | None) -> None:
+        """Move the hand to the first entry not visited since it last passed, and drop that."""
+        victim = self._hand or self._oldest
+        while victim is not None and (victim.visited or victim is newest):
+            victim.visited = False
+            victim = victim.newer or self._oldest
+            if victim is newest and self.entries == 1:
+                break
+        if victim is not None:
+            self._hand = victim.newer
+            self._drop(victim)
+            self.evictions += 1
+
+    def _link(self, entry: Entry) -> None:
+        entry.older, entry.newer, entry.stored = self._newest, None, True
+        if self._newest is not None:
+            self._newest.newer = entry
+        else:
+            self._oldest = entry
+        self._newest = entry
+        self.entries += 1
+
+    def _unlink(self, entry: Entry) -> None:
+        if entry is self._hand:
+            self._hand = entry.newer
+        if entry.older is not None:
+            entry.older.newer = entry.newer
+        else:
+            self._oldest = entry.newer
+        if entry.newer is not None:
+            entry.newer.older = entry.older
+        else:
+            self._newest = entry.older
+        entry.older = entry.newer = None
+        entry.stored = False
+        self.entries -= 1
+
+    def _drop(self, entry: Entry) -> None:
+        if not entry.stored:
+            return
+        self._unlink(entry)
+        self.bytes -= entry.size
+        entries = self._keys[entry.key]
+        entries.remove(entry)
+        if not entries:
+            del self._keys[entry.key]
+            keys = self._locations[entry.location]
+            keys.discard(entry.key)
+            if not keys:
+                del self._locations[entry.location]
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every entry, oldest first; the one just yielded may be dropped."""
+        entry = self._oldest
+        while entry is not None:
+            newer = entry.newer
+            yield entry
+            entry = newer
+
+    def invalidate(self, location: Location) -> int:
+        """Forget every entry of a URL: all dimensions, all variants. How many there were."""
+        count = 0
+        for key in tuple(self._locations.get(location, ())):
+            for entry in tuple(self._keys.get(key, ())):
+                self._drop(entry)
+                count += 1
+        return count
+
+    def purge(self, matches: Callable[[Entry], bool], *, soft: bool, now: float) -> int:
+        """Forget, or with `soft` make stale, every entry that matches. How many there were."""
+        found = [entry for entry in self if matches(entry)]
+        for entry in found:
+            if soft:
+                entry.fresh_until = min(entry.fresh_until, now)
+            else:
+                self._drop(entry)
+        return len(found)
+
+    def clear(self) -> int:
+        """Forget everything."""
+        count = self.entries
+        for entry in self:
+            self._drop(entry)
+        return count

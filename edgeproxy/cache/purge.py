@@ -1,0 +1,42 @@
+"""Purges of the shared log, applied to one worker's store before its next look-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.memory import MemoryStore
+from edgeproxy.purge_log import Purge, PurgeKind, PurgeLog, split_location
+
+
+def apply_purges(store: MemoryStore, log: PurgeLog, now: float) -> None:
+    """Bring the store up to the log. A store that fell too far behind forgets everything: it cannot know."""
+    purges, lost = log.since(store.position)
+    if lost:
+        store.position = log.position
+        store.clear()
+        return
+    for purge in purges:
+        store.purge(matcher(purge), soft=purge.soft, now=now)
+        store.position = purge.position
+
+
+def matcher(purge: Purge) -> Callable[[Entry], bool]:
+    """Which entries a purge names: all their variants, whatever else is in their key."""
+    value = purge.value
+    match purge.kind:
+        case PurgeKind.ALL:
+            return lambda entry: True
+        case PurgeKind.HOST:
+            return lambda entry: entry.location[0] == value
+        case PurgeKind.TAG:
+            return lambda entry: value in entry.tags
+        case PurgeKind.URL:
+            location = split_location(value)
+            return lambda entry: entry.location == location
+        case PurgeKind.PREFIX:
+            host, path, _ = split_location(value)
+            return lambda entry: entry.location[0] == host and entry.location[1].startswith(path)
+        case _:
+            assert_never(purge.kind)

@@ -1,0 +1,145 @@
+"""May a response be stored, and for how long is it fresh? (RFC 9111 §3, §4.2, RFC 5861)"""
+
+from __future__ import annotations
+
+from edgeproxy.cache.directives import FOREVER, Directives, parse_cache_control
+from edgeproxy.cache.rule import HEURISTIC_CAP, CacheRule
+from edgeproxy.http.dates import parse_date
+from edgeproxy.http.message import Headers, Request
+from edgeproxy.record import record
+
+# RFC 9110 §15.1, less those that tell one client about its own request (reliability A52)
+HEURISTIC = frozenset({200, 203, 204, 300, 301, 308, 404, 410})
+# Never stored: partial and validation answers, and errors that a crafted request provokes (A52)
+NEVER = frozenset({206, 304, 400, 401, 403, 407, 408, 413, 414, 416, 421, 425, 428, 429, 431, 511})
+UNDERSTOOD = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 501})
+VARY_NAMES = 16  # a Vary of more names is not worth storing
+UNBOUNDED_VARY = frozenset({b"*", b"cookie", b"user-agent"})  # as many variants as clients (A64)
+
+
+@record
+class Assessment:
+    """A response that may be stored, and its times in steady seconds."""
+
+    names: tuple[bytes, ...]
+    born: float
+    fresh_until: float
+    stale_until: float
+    error_until: float
+    must_validate: bool
+    never_stale: bool
+
+
+def assess(
+    rule: CacheRule, request: Request, status: int, headers: Headers, requested_at: float, responded_at: float
+) -> Assessment | str:
+    """What storing the response would mean, or the word for why it must not be stored."""
+    control = parse_cache_control(headers.get(b"cache-control"))
+    refused = _must_not_store(request, status, headers, control)
+    if refused:
+        return refused
+    names = vary_names(headers)
+    if names is None:
+        return "vary"
+    date = parse_date(headers.get(b"date"))
+    age = corrected_age(headers, date, requested_at, responded_at)
+    lifetime = _lifetime(rule, status, headers, control, date, responded_at)
+    if lifetime is None:
+        return "no-freshness"
+    validators = b"etag" in headers or b"last-modified" in headers
+    must_validate = control.no_cache or bool(control.no_cache_fields)
+    if (lifetime <= 0 or must_validate) and not validators:
+        return "no-cache" if must_validate else "already-stale"
+    born = responded_at - age
+    fresh_until = born + lifetime
+    swr = _window(control.stale_while_revalidate, rule.stale_while_revalidate)
+    sie = _window(control.stale_if_error, rule.stale_if_error)
+    strict = control.must_revalidate or control.proxy_revalidate or must_validate
+    explicit = control.stale_while_revalidate is not None or control.stale_if_error is not None
+    never_stale = strict or (control.s_maxage is not None and not explicit)
+    return Assessment(
+        names,
+        born,
+        fresh_until,
+        fresh_until if never_stale else fresh_until + swr,
+        fresh_until if never_stale else fresh_until + sie,
+        must_validate,
+        never_stale,
+    )
+
+
+def _window(from_origin: int | None, from_rule: float | None) -> float:
+    return float(from_origin) if from_origin is not None else from_rule or 0.0
+
+
+def _must_not_store(request: Request, status: int, headers: Headers, control: Directives) -> str:
+    """RFC 9111 §3 and §3.5, and what a shared cache has no business keeping."""
+    if status < 200 or status in NEVER:
+        return "status"
+    if control.no_store and not (control.must_understand and status in UNDERSTOOD):
+        return "no-store"
+    if control.must_understand and status not in UNDERSTOOD:
+        return "status"
+    if control.private or control.private_fields:
+        return "private"
+    if parse_cache_control(request.headers.get(b"cache-control")).no_store:
+        return "request-no-store"
+    if b"authorization" in request.headers and not (
+        control.public or control.s_maxage is not None or control.must_revalidate
+    ):
+        return "authorization"
+    if b"set-cookie" in headers:
+        return "set-cookie"
+    if b"content-range" in headers:
+        return "partial"
+    return ""
+
+
+def vary_names(headers: Headers) -> tuple[bytes, ...] | None:
+    """The names of Vary, sorted; None when the response can never be chosen again (§4.1)."""
+    vary = headers.get(b"vary")
+    if vary is None:
+        return ()
+    names = {part.strip().lower() for part in vary.split(b",")} - {b""}
+    if len(names) > VARY_NAMES or names & UNBOUNDED_VARY:
+        return None
+    return tuple(sorted(names))
+
+
+def corrected_age(headers: Headers, date: float | None, requested_at: float, responded_at: float) -> float:
+    """Corrected initial age (§4.2.3), from our steady clock and the origin's Date and Age."""
+    apparent = max(0.0, responded_at - date) if date is not None else 0.0
+    stated = _stated_age(headers.get(b"age"))
+    return max(apparent, stated + max(0.0, responded_at - requested_at)) if stated else apparent
+
+
+def _stated_age(value: bytes | None) -> float:
+    if value is None:
+        return 0.0
+    ages = [int(part.strip()[:12]) for part in value.split(b",") if part.strip().isdigit()]
+    return float(min(max(ages), FOREVER)) if ages else 0.0
+
+
+def _lifetime(
+    rule: CacheRule, status: int, headers: Headers, control: Directives, date: float | None, now: float
+) -> float | None:
+    """Freshness lifetime in seconds (§4.2.1), the rule's default, or a heuristic one (§4.2.2)."""
+    if control.s_maxage is not None:
+        return float(control.s_maxage)
+    if control.max_age is not None:
+        return float(control.max_age)
+    if b"expires" in headers:
+        expires = parse_date(headers.get(b"expires"))
+        return 0.0 if expires is None else max(0.0, expires - (date if date is not None else now))
+    if status in rule.negative:
+        return rule.negative[status]
+    if status not in HEURISTIC and not control.public:
+        return None
+    if rule.ttl is not None and status < 400:
+        return rule.ttl
+    modified = parse_date(headers.get(b"last-modified"))
+    if modified is not None and status not in (404, 410):
+        return min(max(0.0, (date if date is not None else now) - modified) * 0.1, HEURISTIC_CAP)
+    if control.no_cache or b"etag" in headers:
+        return 0.0  # stored to be validated
+    return None

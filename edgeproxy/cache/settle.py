@@ -1,0 +1,243 @@
+"""What to do with an origin's answer, decided at its head: store, pass, refresh, or rather serve stale."""
+
+from __future__ import annotations
+
+from edgeproxy.cache.conditional import freshened_fields, not_modified, validates
+from edgeproxy.cache.entry import Entry, Location, make_stamp
+from edgeproxy.cache.key import variant_key
+from edgeproxy.cache.rfc9111 import Assessment, assess
+from edgeproxy.cache.rule import CacheRule
+from edgeproxy.decision import Cause, Fetch, Serve
+from edgeproxy.http.dates import format_date
+from edgeproxy.http.fields import end_to_end_fields
+from edgeproxy.http.message import Field, Headers, Request
+from edgeproxy.http.wire import response
+from edgeproxy.record import record
+
+FAILURES = frozenset({500, 502, 503, 504})  # RFC 5861 §4
+UNSAFE_OK = range(200, 400)
+TAGS = 256  # per response
+
+
+@record
+class Store:
+    """Record the body and store it when it is whole."""
+
+    key: bytes
+    location: Location
+    assessment: Assessment
+    variant: bytes
+    fields: tuple[Field, ...]
+    status: int
+    ttl: int
+    object_size: int
+    tags: frozenset[bytes]
+
+    def suits(self, request: Request) -> bool:
+        """Would this request have got the same answer? (its selecting fields, RFC 9111 §4.1)"""
+        names = self.assessment.names
+        return not names or variant_key(names, request.headers) == self.variant
+
+
+@record
+class Pass:
+    """Hand the answer to the one client that asked. `remember`: others of this key should not wait either."""
+
+    reason: str
+    remember: bool = True
+
+
+@record
+class Revalidated:
+    """The stored response is good for longer; `entry` is its successor."""
+
+    entry: Entry
+
+
+@record
+class UseStale:
+    """The origin failed, and the stored response may stand in for it."""
+
+    entry: Entry
+
+
+Settled = Store | Pass | Revalidated | UseStale
+
+
+def settle(
+    rule: CacheRule,
+    request: Request,
+    fetch: Fetch,
+    status: int,
+    headers: Headers,
+    requested_at: float,
+    responded_at: float,
+) -> Settled:
+    """The verdict on a response whose head has arrived. Times in steady seconds."""
+    entry = fetch.entry
+    if fetch.key is None:
+        return Pass("", remember=False)
+    if entry is not None:
+        if status == 304 and validates(entry, headers):
+            return Revalidated(freshen(rule, request, entry, headers, requested_at, responded_at))
+        if status in FAILURES and on_failure(entry, responded_at):
+            return UseStale(entry)
+    verdict = assess(rule, request, status, headers, requested_at, responded_at)
+    if isinstance(verdict, str):
+        return Pass(verdict)
+    length = headers.get(b"content-length")
+    if length is not None and length.isdigit() and int(length) > rule.object_size:
+        return Pass("too-large")
+    return Store(
+        fetch.key,
+        (request.host, request.path, request.query),
+        verdict,
+        variant_key(verdict.names, request.headers),
+        tuple(end_to_end_fields(headers)),
+        status,
+        int(verdict.fresh_until - responded_at),
+        rule.object_size,
+        response_tags(headers),
+    )
+
+
+def on_failure(entry: Entry, now: float) -> bool:
+    """May this entry be served although the origin failed? Fresh ones always, stale ones in their window."""
+    return now < entry.fresh_until or (now < entry.error_until and not entry.never_stale)
+
+
+def build_entry(settled: Store, body: bytes, position: int) -> Entry:
+    """The entry of a response that arrived whole."""
+    return _entry(
+        settled.key,
+        settled.location,
+        settled.variant,
+        settled.status,
+        settled.fields,
+        body,
+        settled.assessment,
+        position,
+        settled.tags,
+    )
+
+
+def freshen(
+    rule: CacheRule,
+    request: Request,
+    entry: Entry,
+    headers: Headers,
+    requested_at: float,
+    responded_at: float,
+) -> Entry:
+    """The successor of an entry that a 304 validated (RFC 9111 §4.3.4)."""
+    fields = freshened_fields(entry, end_to_end_fields(headers))
+    merged = Headers([*fields, *[field for field in headers.raw if field[0].lower() == b"age"]])
+    verdict = assess(rule, request, entry.response.status, merged, requested_at, responded_at)
+    if isinstance(verdict, str):  # not storable any more: good for this once
+        verdict = Assessment(entry.names, responded_at, responded_at, responded_at, responded_at, True, True)
+    return _entry(
+        entry.key,
+        entry.location,
+        entry.variant,
+        entry.response.status,
+        tuple(fields),
+        entry.response.body,
+        verdict,
+        entry.position,
+        entry.tags,
+    )
+
+
+def _entry(
+    key: bytes,
+    location: Location,
+    variant: bytes,
+    status: int,
+    fields: tuple[Field, ...],
+    body: bytes,
+    times: Assessment,
+    position: int,
+    tags: frozenset[bytes],
+) -> Entry:
+    if not any(name.lower() == b"date" for name, _ in fields):
+        fields = (*fields, (b"Date", format_date(times.born)))
+    return Entry(
+        key,
+        times.names,
+        variant,
+        response(status, fields, body),
+        times.born,
+        times.fresh_until,
+        times.stale_until,
+        times.error_until,
+        must_validate=times.must_validate,
+        never_stale=times.never_stale,
+        location=location,
+        position=position,
+        tags=tags,
+    )
+
+
+def response_tags(headers: Headers) -> frozenset[bytes]:
+    """What a purge by tag may name: words of Surrogate-Key, members of Cache-Tag; bounded."""
+    keys = (headers.get(b"surrogate-key") or b"").split()
+    keys += [part.strip() for part in (headers.get(b"cache-tag") or b"").split(b",")]
+    return frozenset(keys[:TAGS]) - {b""}
+
+
+def serve_entry(
+    rule: CacheRule, request: Request, entry: Entry, cause: Cause, fwd_status: int, now: float
+) -> Serve:
+    """The stored response after the origin was asked: validated, or standing in for a failure."""
+    word = Cause.STALE if cause is Cause.STALE_ERROR else cause
+    status = cache_status(rule.ident, word, fwd_status, ttl=int(entry.fresh_until - now))
+    stamp = make_stamp(int(now), entry.age(now), status)
+    return Serve(not_modified(request, entry) or entry.response, cause, stamp)
+
+
+def cache_status(
+    ident: bytes,
+    cause: Cause,
+    fwd_status: int,
+    *,
+    stored: bool = False,
+    collapsed: bool = False,
+    ttl: int | None = None,
+    detail: str = "",
+) -> bytes:
+    """The Cache-Status member of an answer that was forwarded (RFC 9211 §2)."""
+    value = b"%b; fwd=%b; fwd-status=%d" % (ident, cause.word, fwd_status)
+    if stored:
+        value += b"; stored"
+    if collapsed:
+        value += b"; collapsed"
+    if ttl is not None:
+        value += b"; ttl=%d" % ttl
+    if detail:
+        value += b"; detail=" + detail.encode()
+    return value
+
+
+def invalidation_targets(request: Request, status: int, headers: Headers) -> list[Location]:
+    """The locations that a successful unsafe request makes doubtful (RFC 9111 §4.4)."""
+    if status not in UNSAFE_OK or request.method in (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"):
+        return []
+    targets = [(request.host, request.path, request.query)]
+    for name in (b"location", b"content-location"):
+        target = _same_origin(request, headers.get(name))
+        if target is not None:
+            targets.append(target)
+    return targets
+
+
+def _same_origin(request: Request, reference: bytes | None) -> Location | None:
+    """The location of a URI reference when it names this very origin."""
+    if not reference:
+        return None
+    origin = (b"https://" if request.secure else b"http://") + request.host
+    if reference[: len(origin)].lower() == origin:
+        reference = reference[len(origin) :] or b"/"
+    if reference[:1] != b"/" or reference[:2] == b"//":
+        return None
+    path, _, query = reference.partition(b"#")[0].partition(b"?")
+    return (request.host, path, query)

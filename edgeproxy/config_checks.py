@@ -1,0 +1,236 @@
+"""What only shows when the sections of a configuration meet: names, reachability, what needs what.
+
+Rule: works on the raw tree, not on the models, so that a wrong unit in one place hides no unknown
+name in another. Whatever has the wrong shape is skipped here; the models complain about it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+from edgeproxy.config_reach import Reach
+from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, either, spelled, suggestion
+from edgeproxy.countries import check_place_name
+from edgeproxy.units import Address, parse_address
+
+MOST_ROUTES = 1000
+_SHORTEST_TOKEN = 16
+_NEAREST = "nearest"
+_DEFINED_IN = {"jwt": "jwt_providers", "ab": "experiments", "rate_limit": "rate_limits"}
+
+
+def cross_checks(document: Document) -> list[Problem]:
+    """Everything that is wrong between sections."""
+    found: list[Problem] = []
+    for check in (_names, _countries, _places, _claims, _admin, _listeners, _twins, _unreachable):
+        found += check(document)
+    return found
+
+
+def _section(value: Tree) -> dict[str, Tree]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Tree) -> list[Tree]:
+    return value if isinstance(value, list) else []
+
+
+def _routes(document: Document) -> Iterator[tuple[TreePath, dict[str, Tree]]]:
+    for position, route in enumerate(_list(document.data.get("routes"))[:MOST_ROUTES]):
+        yield ("routes", position), _section(route)
+
+
+def _policies(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, str, Tree]]:
+    """Path, word and value of each policy."""
+    for position, step in enumerate(_list(route.get("policies"))):
+        for word, value in _section(step).items():
+            yield (*path, "policies", position, word), word, value
+
+
+def _texts(path: TreePath, value: Tree) -> Iterator[tuple[TreePath, str]]:
+    """The names that a name or a list of names holds."""
+    if isinstance(value, str):
+        yield path, value
+    for position, each in enumerate(_list(value)):
+        if isinstance(each, str):
+            yield (*path, position), each
+
+
+def _references(document: Document) -> Iterator[tuple[TreePath, str, str]]:
+    """Path, name, and the section where the name must be."""
+    for path, route in _routes(document):
+        for where, name in _origins(path, route):
+            yield where, name, "origins"
+        for where, word, value in _policies(path, route):
+            if word == "jwt":
+                where, value = (*where, "provider"), _section(value).get("provider")
+            if word in _DEFINED_IN:
+                yield from ((each, name, _DEFINED_IN[word]) for each, name in _texts(where, value))
+
+
+def _origins(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, str]]:
+    """The names of origins that a route's `origin` holds."""
+    where, origin = (*path, "origin"), route.get("origin")
+    rule = _section(origin)
+    named = [(where, origin), ((*where, "otherwise"), rule.get("otherwise"))]
+    named += [
+        ((*where, "by_country", place), name) for place, name in _section(rule.get("by_country")).items()
+    ]
+    yield from ((at, name) for at, name in named if isinstance(name, str) and name != _NEAREST)
+
+
+def _names(document: Document) -> Iterator[Problem]:
+    if _NEAREST in _section(document.data.get("origins")):
+        yield Problem(
+            ("origins", _NEAREST), "found an origin named nearest, expected another name: it means a choice"
+        )
+    for path, name, section in _references(document):
+        known = _section(document.data.get(section))
+        if name in known:
+            continue
+        listed = f"one of {section}: {either(sorted(known)[:8])}" if known else f"an entry under {section}"
+        near = "" if document.is_secret(path) else suggestion(name, known)
+        yield Problem(path, f"found {document.show(path)}, expected {listed}{near}")
+
+
+def _countries(document: Document) -> Iterator[Problem]:
+    """Words for places: codes, continents, and the groups of the `geo` section."""
+    groups = tuple(_section(_section(document.data.get("geo")).get("groups")))
+    for where, word in _place_words(document):
+        try:
+            check_place_name(word, groups)
+        except ValueError as error:
+            yield Problem(where, _unplaced(document, where, word, str(error)))
+
+
+def _place_words(document: Document) -> Iterator[tuple[TreePath, str]]:
+    for path, route in _routes(document):
+        by_country = (*path, "origin", "by_country")
+        yield from (
+            ((*by_country, word), word) for word in _section(_section(route.get("origin")).get("by_country"))
+        )
+        for where, policy, value in _policies(path, route):
+            rule = _section(value) if policy == "geo" else {}
+            yield from _texts((*where, "allow"), rule.get("allow"))
+            yield from _texts((*where, "deny"), rule.get("deny"))
+            yield from (((*where, "redirect", word), word) for word in _section(rule.get("redirect")))
+
+
+def _unplaced(document: Document, path: TreePath, word: str, said: str) -> str:
+    if document.is_secret(path):
+        return f"found {MASK}, expected a country, continent or group"
+    return said.replace(f"{word!r} is no ", f"found {word!r}, expected a ", 1)
+
+
+def _is_nearest(route: dict[str, Tree]) -> bool:
+    """May the nearest origin be looked for? Where a rule has no `otherwise`, that is what it means."""
+    origin = route.get("origin")
+    rule = _section(origin)
+    words = [origin, *_section(rule.get("by_country")).values()]
+    return _NEAREST in words or (bool(rule) and rule.get("otherwise", _NEAREST) == _NEAREST)
+
+
+def _places(document: Document) -> Iterator[Problem]:
+    """What looks at where a client is needs a database; what looks for the nearest needs locations."""
+    has_database = bool(_section(document.data.get("geo")).get("database"))
+    for path, route in _routes(document):
+        needing = [where for where, word, _ in _policies(path, route) if word == "geo"]
+        if _is_nearest(route) or "by_country" in _section(route.get("origin")):
+            needing.append((*path, "origin"))
+        if "country" in _list(_section(route.get("cache")).get("vary_on")):
+            needing.append((*path, "cache", "vary_on"))
+        for where in () if has_database else needing:
+            said = "found a rule that asks for the client's place, expected geo.database to name a file"
+            yield Problem(where, said)
+        if _is_nearest(route):
+            yield from _located(document, (*path, "origin"))
+
+
+def _located(document: Document, path: TreePath) -> Iterator[Problem]:
+    origins = _section(document.data.get("origins")).values()
+    if not any(_section(each).get("location") for each in origins):
+        yield Problem(path, "found nearest, expected origins with a location, like [50.11, 8.68]")
+    if not _section(document.data.get("edge")).get("location"):
+        said = "found nearest, expected edge.location: it stands in for a client nobody can place"
+        yield Problem(path, said)
+
+
+def _by_claim(document: Document, section: str, name: str) -> bool:
+    entry = _section(_section(document.data.get(section)).get(name))
+    return any(text.startswith("claim:") for _, text in _texts((), entry.get("by")))
+
+
+def _claims(document: Document) -> Iterator[Problem]:
+    """A claim is known once a token is verified: the order in YAML is the order of work."""
+    for path, route in _routes(document):
+        verified = False
+        for where, word, value in _policies(path, route):
+            verified = verified or word in ("jwt", "use")  # a policy of one's own may set claims
+            for each, name in _texts(where, value) if word in _DEFINED_IN and not verified else ():
+                if _by_claim(document, _DEFINED_IN[word], name):
+                    said = (
+                        f"found {document.show(each)}, which goes by a claim, expected a jwt policy before it"
+                    )
+                    yield Problem(each, said)
+
+
+def _admin(document: Document) -> Iterator[Problem]:
+    admin = _section(document.data.get("admin"))
+    token, listen = admin.get("token"), _address(admin.get("listen"))
+    exposed = listen is not None and not ipaddress.ip_address(listen.host).is_loopback
+    if exposed and isinstance(token, str) and 0 < len(token) < _SHORTEST_TOKEN:
+        said = f"found {MASK}, expected {_SHORTEST_TOKEN} characters or more: admin.listen is not on loopback"
+        yield Problem(("admin", "token"), said)
+
+
+def _address(value: Tree) -> Address | None:
+    try:
+        return parse_address(value)
+    except ValueError:
+        return None
+
+
+def _listeners(document: Document) -> Iterator[Problem]:
+    """One port of one address is bound once. Port 0 is any free one."""
+    listen = _section(document.data.get("server")).get("listen")
+    at: TreePath = ("server", "listen")
+    entries: list[tuple[TreePath, Tree]] = [(at, listen)] if isinstance(listen, str) else []
+    for position, each in enumerate(_list(listen)):
+        value = each.get("address") if isinstance(each, dict) else each
+        entries.append(((*at, position), value))
+    admin = _section(document.data.get("admin")).get("listen")
+    entries.append((("admin", "listen"), admin))
+    parsed = [(path, _address(value)) for path, value in entries]
+    addresses = [(path, str(address)) for path, address in parsed if address is not None and address.port]
+    yield from _repeated(document, addresses, "an address that nothing else listens on")
+
+
+def _twins(document: Document) -> Iterator[Problem]:
+    names = [each for path, route in _routes(document) for each in _texts((*path, "name"), route.get("name"))]
+    yield from _repeated(document, names, "a name that no other route has")
+
+
+def _repeated(document: Document, named: Iterable[tuple[TreePath, str]], expected: str) -> Iterator[Problem]:
+    first: dict[str, TreePath] = {}
+    for path, name in named:
+        if name in first:
+            other = first[name]
+            where = f"{spelled(other)} on line {document.line(other)} has it too"
+            yield Problem(path, f"found {document.show(path)}, expected {expected}; {where}")
+        first.setdefault(name, path)
+
+
+def _unreachable(document: Document) -> Iterator[Problem]:
+    earlier: list[tuple[TreePath, Reach]] = []
+    for path, route in _routes(document):
+        match = route.get("match", {})
+        reach = Reach.of(match) if isinstance(match, dict) else None
+        if reach is None:
+            continue
+        wide = next((at for at, each in earlier if each.covers(reach)), None)
+        if wide is not None:
+            where = f"{spelled(wide)} on line {document.line(wide)}"
+            said = f"found a route that no request reaches, expected it before {where}, which takes them all"
+            yield Problem(path, said)
+        earlier.append((path, reach))

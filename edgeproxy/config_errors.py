@@ -1,0 +1,324 @@
+"""What pydantic found wrong, said in the file's own words.
+
+Rule 1: nobody reads about unions, validators or models: of the ways a value could have been meant,
+the one it comes nearest to is explained.
+Rule 2: a text from outside is never shown. Sentences about it are taken from a second validation,
+of the document with `***` in its place.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+
+from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, ErrorDetails, core_schema
+
+from edgeproxy.config_tree import Document, Problem, Tree, TreePath, either, inside, shown, suggestion
+from edgeproxy.record import record
+
+_MOST_EXPLAINED = 1000  # more than a report shows
+_SECTION = "a section"
+_LIST = "a list"
+_NUMBER = "a number"
+_WHOLE = "a whole number"
+_BOOL = "true or false"
+
+# What an error type of pydantic expected, when the value is of the wrong kind altogether.
+_KINDS: dict[str, str] = {
+    "string_type": "text",
+    "path_type": "text",
+    "bytes_type": "text",
+    "int_type": _WHOLE,
+    "int_parsing": _WHOLE,
+    "int_parsing_size": _WHOLE,
+    "int_from_float": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": _NUMBER,
+    "bool_type": _BOOL,
+    "bool_parsing": _BOOL,
+    "list_type": _LIST,
+    "tuple_type": _LIST,
+    "set_type": _LIST,
+    "frozen_set_type": _LIST,
+    "dict_type": _SECTION,
+    "mapping_type": _SECTION,
+    "model_type": _SECTION,
+    "model_attributes_type": _SECTION,
+    "none_required": "null",
+}
+# What it expected of a value of the right kind; filled with the error's own figures.
+_BOUNDS: dict[str, str] = {
+    "string_too_short": "{min_length} characters or more",
+    "string_too_long": "{max_length} characters or fewer",
+    "greater_than": "more than {gt:g}",
+    "greater_than_equal": "{ge:g} or more",
+    "less_than": "less than {lt:g}",
+    "less_than_equal": "{le:g} or less",
+    "too_short": "{min_length} or more entries",
+    "too_long": "{max_length} or fewer entries",
+}
+_NAME = "a name: a letter or digit, then letters, digits and ._-, 64 at most"
+_PATTERNS: dict[str, str] = {
+    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": _NAME,
+    r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": "module and class, like mypackage.module:MyPolicy",
+}
+_IS_NOT = re.compile(r"(.*?) is not (an? .*)", re.DOTALL)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+@record
+class _Fault:
+    """One error with its path in the file; `branch` is the way of reading a union it came from."""
+
+    path: TreePath
+    branch: tuple[TreePath, str] | None
+    of_key: bool
+    kind: str
+    details: ErrorDetails
+
+
+def validated(model: type[M], document: Document) -> tuple[M | None, list[Problem]]:
+    """The model of a document's data, or what is wrong with it."""
+    try:
+        return model.model_validate(document.data), []
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    try:
+        model.model_validate(document.masked())
+        masked: list[ErrorDetails] = []
+    except ValidationError as error:
+        masked = error.errors(include_url=False)
+    safe = {(each["loc"], each["type"]): each["msg"] for each in reversed(masked)}
+    return None, _Explainer(model, document, safe).problems(details)
+
+
+class _Explainer:
+    def __init__(self, model: type[BaseModel], document: Document, safe: Mapping[Any, str]) -> None:
+        self._model = model
+        self._document = document
+        self._safe = safe
+
+    def problems(self, details: Iterable[ErrorDetails]) -> list[Problem]:
+        """A problem per mistake; the branches of a union make one together."""
+        found: list[Problem] = []
+        unions: dict[TreePath, dict[str, list[_Fault]]] = {}
+        for each in islice(details, _MOST_EXPLAINED):
+            fault = _located(each, self._document.data)
+            if self._is_echo(fault):
+                continue
+            if fault.branch is None:
+                found.append(self._problem(fault))
+            else:
+                point, name = fault.branch
+                unions.setdefault(point, {}).setdefault(name, []).append(fault)
+        for point, branches in unions.items():
+            found += self._of_union(point, branches)
+        return found
+
+    def _of_union(self, point: TreePath, branches: dict[str, list[_Fault]]) -> list[Problem]:
+        fitting = [
+            faults for faults in branches.values() if not any(_is_misfit(each, point) for each in faults)
+        ]
+        if fitting:
+            return [self._problem(fault) for fault in min(fitting, key=len)]
+        faults = [fault for each in branches.values() for fault in each if _is_misfit(fault, point)]
+        expected = [
+            _literals(fault) if fault.kind == "literal_error" else [_KINDS[fault.kind]] for fault in faults
+        ]
+        words = [word for each in expected for word in each]
+        value = self._document.at(point)
+        near = suggestion(value, _bare(words)) if isinstance(value, str) and not self._hidden(point) else ""
+        return [Problem(point, f"found {self._document.show(point)}, expected {either(words)}{near}")]
+
+    def _is_echo(self, fault: _Fault) -> bool:
+        """A list whose entries are all wrong counts as too short: the entries are the mistake."""
+        value = self._document.at(fault.path)
+        least = fault.details.get("ctx", {}).get("min_length", 0)
+        return fault.kind == "too_short" and not (isinstance(value, list | dict) and len(value) < least)
+
+    def _hidden(self, path: TreePath) -> bool:
+        """Is this value, or one inside it, from outside the file?"""
+        document = self._document
+        return document.is_secret(path) or any(each[: len(path)] == path for each in document.secret)
+
+    def _problem(self, fault: _Fault) -> Problem:
+        explain = _EXPLAINED.get(fault.kind, _Explainer._by_table)
+        return Problem(fault.path, explain(self, fault))
+
+    def _by_table(self, fault: _Fault) -> str:
+        found, details = self._found(fault), fault.details
+        if fault.kind in _KINDS:
+            quotes = fault.kind == "string_type" and isinstance(self._document.at(fault.path), int | float)
+            hint = "; put it in quotes" if quotes else ""
+            return f"found {found}, expected {_KINDS[fault.kind]}{hint}"
+        if fault.kind == "string_pattern_mismatch":
+            pattern = str(details.get("ctx", {})["pattern"])
+            return f"found {found}, expected {_PATTERNS.get(pattern, f'text that matches {pattern}')}"
+        if fault.kind in _BOUNDS:
+            expected = _BOUNDS[fault.kind].format(**details.get("ctx", {}))
+            return f"found {found}, expected {expected}"
+        if self._hidden(fault.path):
+            return f"found {found}, expected another value"
+        return f"found {found}, {details['msg'].replace('Input should be', 'expected')}"
+
+    def _found(self, fault: _Fault) -> str:
+        return shown(fault.path[-1]) if fault.of_key else self._document.show(fault.path)
+
+    def _missing(self, fault: _Fault) -> str:
+        name = fault.path[-1]
+        if isinstance(name, int):
+            return f"found nothing, expected one more entry, the {_ordinal(name)}"
+        docs = [_doc(each, name) for each in self._models(fault.path[:-1]) if name in _names(each)]
+        said = next((f": {doc}" for doc in docs if doc), "")
+        return f"found nothing, expected this setting{said}"
+
+    def _unknown_key(self, fault: _Fault) -> str:
+        key = str(fault.path[-1])
+        known = dict.fromkeys(name for each in self._models(fault.path[:-1]) for name in _names(each))
+        near = suggestion(key, known)
+        return f"found an unknown key{near}" if near else f"found an unknown key, expected {either(known)}"
+
+    def _literal(self, fault: _Fault) -> str:
+        choices = _literals(fault)
+        value = self._document.at(fault.path)
+        near = (
+            suggestion(value, _bare(choices))
+            if isinstance(value, str) and not self._hidden(fault.path)
+            else ""
+        )
+        return f"found {self._found(fault)}, expected {either(choices)}{near}"
+
+    def _sentence(self, fault: _Fault) -> str:
+        """What a validator of ours said: it names what it found, and what it expected."""
+        said = fault.details["msg"]
+        if self._hidden(fault.path):
+            said = self._safe.get((fault.details["loc"], fault.kind), "this value is not accepted here")
+            found = self._document.show(fault.path)
+        else:
+            found = self._found(fault)
+        said = said.removeprefix("Value error, ").removeprefix("Assertion failed, ")
+        match = _IS_NOT.fullmatch(said)
+        if match is not None and match[1] in (found, repr(found)):
+            return f"found {found}, expected {match[2]}"
+        value = self._document.at(fault.path)
+        named = isinstance(value, dict | list) or found in said or fault.of_key
+        comma = "," if said.startswith("expected ") else ":"
+        return said if named else f"found {found}{comma} {said}"
+
+    def _models(self, path: TreePath) -> list[type[BaseModel]]:
+        """The sections that may stand at `path`."""
+        hints: list[object] = [self._model]
+        for step in path:
+            hints = [inner for hint in hints for inner in _inside(hint, step)]
+        return [hint for each in hints for hint in _models_of(each)]
+
+
+_EXPLAINED: dict[str, Callable[[_Explainer, _Fault], str]] = {
+    "missing": _Explainer._missing,
+    "extra_forbidden": _Explainer._unknown_key,
+    "literal_error": _Explainer._literal,
+    "enum": _Explainer._literal,
+    "value_error": _Explainer._sentence,
+    "assertion_error": _Explainer._sentence,
+}
+
+
+def _located(details: ErrorDetails, data: Tree) -> _Fault:
+    """The error's path in the file: steps that are not in it name the branch of a union."""
+    loc = details["loc"]
+    path: list[str | int] = []
+    branch: tuple[TreePath, str] | None = None
+    here = data
+    for position, step in enumerate(loc):
+        if step == "[key]":
+            continue
+        try:
+            here = inside(here, step)
+        except LookupError:
+            if position < len(loc) - 1 or details["type"] != "missing":
+                branch = branch or (tuple(path), str(step))
+                continue
+        path.append(step)
+    return _Fault(tuple(path), branch, loc[-1:] == ("[key]",), details["type"], details)
+
+
+def _is_misfit(fault: _Fault, point: TreePath) -> bool:
+    return fault.path == point and (fault.kind in _KINDS or fault.kind == "literal_error")
+
+
+def _literals(fault: _Fault) -> list[str]:
+    expected = str(fault.details.get("ctx", {}).get("expected", "another value"))
+    return re.split(r", | or ", expected)
+
+
+def _bare(words: Iterable[str]) -> list[str]:
+    return [word[1:-1] for word in words if word.startswith("'")]
+
+
+def _ordinal(position: int) -> str:
+    return {0: "first", 1: "second", 2: "third"}.get(position, f"{position + 1}th")
+
+
+def _names(model: type[BaseModel]) -> dict[str, str]:
+    """Key in the file -> name of the field."""
+    return {field.alias or name: name for name, field in model.model_fields.items()}
+
+
+def _doc(model: type[BaseModel], key: str) -> str:
+    text = model.model_fields[_names(model)[key]].description or ""
+    return re.sub(r"\s+", " ", text).partition(". ")[0].rstrip(".")
+
+
+def _models_of(hint: object) -> list[type[BaseModel]]:
+    """The models that a type hint allows at this very place."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return [hint]
+    if get_origin(hint) is Annotated:
+        inner, *metadata = get_args(hint)
+        stands_for = [each.model for each in metadata if isinstance(each, ReadAs)]
+        return [model for each in stands_for or [inner] for model in _models_of(each)]
+    if get_origin(hint) in (Union, UnionType):
+        return [model for each in get_args(hint) for model in _models_of(each)]
+    return []
+
+
+def _inside(hint: object, step: str | int) -> list[object]:
+    """The type hints of what is at `step` inside a value with this type hint."""
+    found: list[object] = []
+    for model in _models_of(hint):
+        name = _names(model).get(str(step))
+        if name is not None:
+            field = model.model_fields[name]
+            metadata = tuple(cast("Iterable[object]", field.metadata))
+            annotation = cast("object", field.annotation)
+            found.append(Annotated[(annotation, *metadata)] if metadata else annotation)  # pyright: ignore[reportInvalidTypeForm]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        found += _inside(arguments[0], step)
+    elif origin in (Union, UnionType):
+        found += [inner for each in arguments if not _models_of(each) for inner in _inside(each, step)]
+    elif isinstance(step, int) and origin in (list, tuple):
+        found += [each for each in arguments if each is not Ellipsis]
+    elif isinstance(step, str) and origin is dict:
+        found.append(arguments[1])
+    return found
+
+
+class ReadAs:
+    """In a type hint: this value is read as `model`, then becomes what `convert` makes of it."""
+
+    def __init__(self, model: type[BaseModel], convert: Callable[[Any], object]) -> None:
+        self.model = model
+        self._convert = convert
+
+    def __get_pydantic_core_schema__(self, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            self._convert, handler.generate_schema(self.model)
+        )

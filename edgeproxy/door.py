@@ -1,0 +1,141 @@
+"""How an answer that takes time leaves the edge: the same few calls for every door.
+
+The fetch writes into a `Door`; the native protocol and the ASGI app each bring one. Bytes flow by
+plain calls in both directions; whoever is too fast is paused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from edgeproxy.decision import Cause, Serve
+from edgeproxy.http.message import Field
+
+PAUSE_AT = 64 * 1024  # bytes of an unread request body before the client is paused
+
+
+class Report:
+    """How an answer came about, for metrics and log: written by the fetch, read by the door at the end."""
+
+    __slots__ = ("cause", "error", "origin", "policy", "reason", "server", "tries", "waited")
+
+    def __init__(self, cause: Cause) -> None:
+        self.cause = cause
+        self.policy = ""  # which policy answered, when one did
+        self.reason = ""
+        self.origin = ""
+        self.server = ""
+        self.error = ""  # type of RFC 9209
+        self.tries = 0
+        self.waited = 0.0  # seconds until the origin's head arrived
+
+
+class Door(Protocol):
+    """One client waiting for one answer.
+
+    `start`, any number of `write`, then `end`; or `serve` alone; or `abort` at any time. Framing
+    belongs to the door: `fields` hold neither Content-Length nor Transfer-Encoding; a `length` of
+    None is unknown.
+    """
+
+    writable: bool  # False: stop writing until `on_drain` is called
+    gone: bool  # the client left; every further call is ignored
+    started: bool
+    on_drain: Callable[[], None] | None
+    on_gone: Callable[[], None] | None
+    body: RequestBody | None
+    report: Report
+
+    def interim(self, status: int, fields: list[Field]) -> None: ...
+    def serve(self, serve: Serve) -> None: ...
+    def start(self, status: int, fields: list[Field], length: int | None) -> None: ...
+    def write(self, data: bytes) -> None: ...
+    def end(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class RequestBody:
+    """A request body on its way: buffered until somebody attaches, then passed on as it comes.
+
+    `pause` and `resume` stop and start reading from the client; `wanted` is called once, when
+    somebody attaches (the time to say 100 Continue); `overrun` when it grew over its limit.
+    """
+
+    __slots__ = (
+        "_on_data",
+        "_on_end",
+        "_pause",
+        "_paused",
+        "_resume",
+        "buffered",
+        "complete",
+        "held",
+        "length",
+        "wanted",
+    )
+
+    def __init__(self, length: int | None, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+        self.length = length  # bytes, None when chunked
+        self.buffered: list[bytes] = []
+        self.held = 0
+        self.complete = False
+        self.wanted: Callable[[], None] | None = None
+        self._pause, self._resume, self._paused = pause, resume, False
+        self._on_data: Callable[[bytes], None] | None = None
+        self._on_end: Callable[[], None] | None = None
+
+    @property
+    def untouched(self) -> bool:
+        """Nobody attached yet: the request can still be sent elsewhere."""
+        return self._on_data is None
+
+    def feed(self, data: bytes) -> None:
+        """Bytes from the client."""
+        if self._on_data is not None:
+            self._on_data(data)
+            return
+        self.buffered.append(data)
+        self.held += len(data)
+        if self.held > PAUSE_AT:
+            self.pause()
+
+    def finish(self) -> None:
+        """The client has sent all of it."""
+        self.complete = True
+        if self._on_end is not None:
+            self._on_end()
+
+    def attach(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+        """Pass on what came and what comes."""
+        self._on_data = on_data
+        if self.wanted is not None:
+            wanted, self.wanted = self.wanted, None
+            wanted()
+        pending, self.buffered, self.held = self.buffered, [], 0
+        for data in pending:
+            on_data(data)
+        if self.complete:
+            on_end()
+        else:
+            self._on_end = on_end
+            self.resume()
+
+    def detach(self) -> None:
+        """Nobody wants the rest; the door drains it or closes."""
+        self._on_data, self._on_end = _ignore, None
+        self.resume()
+
+    def pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            self._pause()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._resume()
+
+
+def _ignore(data: bytes) -> None:
+    """What is left of a body that nobody wants."""

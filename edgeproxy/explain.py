@@ -1,0 +1,97 @@
+"""What the edge would do with a request: the same `decide`, with nothing spent and everything noted."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from edgeproxy.admin.explain import Explanation
+from edgeproxy.build import Parts
+from edgeproxy.cache.key import primary_key
+from edgeproxy.config import Config
+from edgeproxy.context import Context
+from edgeproxy.decision import Fetch, Serve, ServeStale
+from edgeproxy.http.message import Headers, Request
+from edgeproxy.http.target import split_target
+from edgeproxy.pipeline import Route, decide
+from edgeproxy.server.clock import steady, wall
+from edgeproxy.shared import Shared
+
+
+def explain(parts: Parts, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Explanation:
+    """Explain a request for `url` that comes from the address `client`.
+
+    Raises RequestError when the URL cannot be requested at all.
+    """
+    secure = url.lower().startswith("https://")
+    fields = [(name.encode(), value.encode()) for name, value in headers]
+    host = next((value for name, value in fields if name.lower() == b"host"), b"localhost")
+    name, path, query = split_target(url.encode(), host, secure=secure)
+    request = Request(method.upper().encode(), name, path, query, Headers(fields), client, secure)
+    edge = parts.edge
+    route = edge.routes.find(request)
+    address = edge.client_address(client, request.headers)
+    ctx = Context(steady(), wall(), address, route.name, "explain")
+    ctx.notes = []
+    decision = decide(edge, route, request, ctx)
+    fetching = decision.refresh if isinstance(decision, ServeStale) else decision
+    answered = isinstance(decision, Serve) and bool(decision.policy)
+    return Explanation(
+        method=method.upper(),
+        url=url,
+        client=address,
+        client_why="the socket" if address == client else "the right-most hop that is not a trusted proxy",
+        route=route.name,
+        notes=tuple(ctx.notes),
+        status=decision.response.status if isinstance(decision, Serve) and answered else 0,
+        variants=tuple(ctx.variants.items()),
+        to_origin=tuple(ctx.to_origin),
+        to_client=tuple(ctx.to_client),
+        cache="" if answered else _cache_word(route, fetching),
+        key="" if answered or route.rule is None else _readable_key(route, request, ctx),
+        origin="" if answered else ctx.origin or "",
+        servers=() if answered or not ctx.origin else _servers(parts, ctx.origin),
+    )
+
+
+def _cache_word(route: Route, decision: Serve | Fetch | ServeStale) -> str:
+    """In the words of Cache-Status. The control process holds no responses, so a look-up misses."""
+    if route.rule is None:
+        return "bypass: the route has no cache"
+    if isinstance(decision, Fetch):
+        return f"fwd={decision.cause.value}" + (" (what is stored is known to the workers)" if decision.key else "")
+    return "answered by the cache"
+
+
+def _readable_key(route: Route, request: Request, ctx: Context) -> str:
+    assert route.rule is not None  # noqa: S101 - the caller asked
+    key = primary_key(route.rule, request, request.query, ctx)
+    return key.decode("utf-8", "backslashreplace")
+
+
+def _servers(parts: Parts, origin: str) -> tuple[str, ...]:
+    upstream = parts.upstreams[origin]
+    states = [(server.label, upstream.usable(server.index)) for server in upstream.servers]
+    ordered = sorted(states, key=lambda one: not one[1])
+    return tuple(label if usable else f"{label} (unhealthy)" for label, usable in ordered)
+
+
+def explain_config(
+    config: Config, method: str, url: str, client: str, headers: list[tuple[str, str]]
+) -> Explanation:
+    """Explain a request as an edge of this configuration would answer that has just started.
+
+    Keys of issuers are fetched; nothing listens and no origin is asked.
+    """
+    return asyncio.run(_explain_config(config, method, url, client, headers))
+
+
+async def _explain_config(
+    config: Config, method: str, url: str, client: str, headers: list[tuple[str, str]]
+) -> Explanation:
+    parts = Parts(config, Shared(Path(), 1), 0, None, logs=False)
+    try:
+        await parts.warm_up()
+        return explain(parts, method, url, client, headers)
+    finally:
+        await parts.close()

@@ -1,0 +1,231 @@
+"""What both doors share: one way from a request to a decision, one place where every answer is counted.
+
+A door builds a `Request`, asks `decide`, writes what can be written, and hands the rest to `fetch`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from itertools import count
+from typing import Protocol
+
+from edgeproxy.cache.purge import apply_purges
+from edgeproxy.context import Context
+from edgeproxy.decision import Cause, Decision, Fetch, Serve
+from edgeproxy.door import Door, Report
+from edgeproxy.errors import RequestError
+from edgeproxy.fetch import Fetcher, Job
+from edgeproxy.http.message import Field, Request
+from edgeproxy.http.replies import problem
+from edgeproxy.http.wire import render_fields
+from edgeproxy.observe.access_log import AccessLog
+from edgeproxy.observe.outcome import Outcome
+from edgeproxy.pipeline import Edge, Route, decide
+from edgeproxy.purge_log import PurgeLog
+from edgeproxy.record import record
+from edgeproxy.server.clock import DateLine, steady, wall
+
+logger = logging.getLogger("edgeproxy.door")
+
+
+@record
+class Limits:
+    """What a client may cost; seconds and bytes. The defaults stand in `config.ServerLimits`."""
+
+    head_timeout: float
+    head_size: int
+    head_fields: int
+    url_size: int
+    body_size: int
+    body_gap: float
+    keep_alive: float
+    keep_alive_requests: int
+    send_gap: float
+    connections: int
+    drain: float
+    drain_idle: float
+
+
+class DoorMeters(Protocol):
+    """What the hallway counts beside answers."""
+
+    def opened(self, now_open: int, *, refused: bool) -> None: ...
+    def closed(self, now_open: int) -> None: ...
+    def rejected(self, reason: str) -> None: ...
+    def failed(self) -> None: ...
+
+
+class Finished(Protocol):
+    """What `observe` needs of an answer that is over; both doors' exchanges have it."""
+
+    request: Request
+    ctx: Context
+    route: Route
+    report: Report
+    status: int
+    sent: int
+    started_at: float
+
+
+class Hallway:
+    """One worker's way through the house. `edge` is swapped by a reload; requests in flight keep theirs."""
+
+    def __init__(
+        self,
+        edge: Edge,
+        limits: Limits,
+        fetcher: Fetcher,
+        meters: DoorMeters,
+        log: AccessLog | None,
+        prefix: str,
+        purge_log: PurgeLog,
+    ) -> None:
+        self.edge = edge
+        self.limits = limits
+        self.fetcher = fetcher
+        self.log = log
+        self.draining = False
+        self.connections: set[_Connection] = set()
+        self.proxy_protocol_ports: frozenset[int] = frozenset()
+        self.date = DateLine()
+        self.date_line: Callable[[float], bytes] = self.date.at
+        self._meters = meters
+        self._prefix = prefix
+        self._ids = count(1)
+        self._stamps: dict[str, bytes] = {}
+        self._purge_log = purge_log
+        self._purged = purge_log.head  # [0] is the log's position: one read tells whether to look
+
+    def next_request_id(self) -> str:
+        """An identifier that no other request of this PoP gets, whichever worker or restart."""
+        return f"{self._prefix}{next(self._ids):x}"
+
+    def decide(self, request: Request, now: float, wall: float) -> tuple[Route, Context, Decision]:
+        """Route, context and decision of one request. Never raises: what fails becomes a 500."""
+        edge = self.edge
+        if self._purged[0] != edge.store.position:
+            apply_purges(edge.store, self._purge_log, now)
+        route = edge.routes.find(request)
+        client = edge.client_address(request.peer, request.headers)
+        ctx = Context(now, wall, client, route.name, self.next_request_id())
+        try:
+            return route, ctx, decide(edge, route, request, ctx)
+        except Exception:
+            logger.exception("deciding on a request failed; request_id=%s", ctx.request_id)
+            self._meters.failed()
+            error = RequestError(500, "internal", "The edge failed on this request.")
+            return route, ctx, self.problem(request, ctx, error)
+
+    def problem(self, request: Request, ctx: Context, error: RequestError) -> Serve:
+        """The answer to a request that was refused after it had been parsed."""
+        answer = problem(request, ctx, error.status, error.reason, error.detail)
+        return Serve(answer, Cause.REFUSED, policy="door", reason=error.reason)
+
+    def fetch(self, route: Route, request: Request, ctx: Context, fetch: Fetch, door: Door) -> None:
+        """Answer through `door` from the origin."""
+        self.fetcher.start(Job(self.edge, route, request, ctx, fetch, door))
+
+    def refresh(self, route: Route, request: Request, ctx: Context, fetch: Fetch) -> None:
+        """Refresh an entry behind the client's back."""
+        self.fetcher.refresh(Job(self.edge, route, request, ctx, fetch, None))
+
+    def refused_stamp(self, serve: Serve) -> bytes:
+        """The Cache-Status line of an answer that no cache was asked for."""
+        line = self._stamps.get(serve.policy)
+        if line is None:
+            line = self._stamps[serve.policy] = render_fields(self.refused_fields(serve))
+        return line
+
+    def refused_fields(self, serve: Serve) -> list[Field]:
+        """The same as fields, for the ASGI door."""
+        detail = b"; detail=" + serve.policy.encode() if serve.policy else b""
+        return [(b"Cache-Status", self.edge.ident + detail)]
+
+    # --- connections
+
+    def connection_made(self, connection: _Connection) -> bool:
+        """Take a connection in; True when there are too many and it must be refused."""
+        self.connections.add(connection)
+        refused = len(self.connections) > self.limits.connections
+        self._meters.opened(len(self.connections), refused=refused)
+        return refused
+
+    def connection_lost(self, connection: _Connection) -> None:
+        self.connections.discard(connection)
+        self._meters.closed(len(self.connections))
+
+    def sweep(self) -> None:
+        """Tell every connection whose deadline is past. Called twice a second by the worker."""
+        now = steady()
+        for connection in [one for one in self.connections if one.deadline < now]:
+            connection.on_deadline()
+
+    # --- every answer ends here, once
+
+    def observe_serve(
+        self, route: Route, request: Request, ctx: Context, serve: Serve, duration: float, sent: int
+    ) -> None:
+        """Count an answer that was written at once."""
+        status = serve.response.status
+        route.meters.record(status, serve.cause.word, duration, sent)
+        if serve.policy:
+            route.meters.refused(serve.policy, serve.reason or str(status))
+        if self.log is not None:
+            report = Report(serve.cause)
+            report.policy, report.reason = serve.policy, serve.reason
+            self.log.append(_outcome(request, ctx, report, status, duration, sent))
+
+    def observe(self, done: Finished, ending: str) -> None:
+        """Count an answer that took time. `ending` is empty, `aborted` or `client-gone`."""
+        duration = steady() - done.started_at
+        report = done.report
+        status = done.status or 499  # the client left before there was one
+        done.route.meters.record(status, report.cause.word, duration, done.sent)
+        if report.policy:
+            done.route.meters.refused(report.policy, report.reason or str(status))
+        if ending and not report.error:
+            report.error = ending
+        if self.log is not None:
+            self.log.append(_outcome(done.request, done.ctx, report, status, duration, done.sent))
+
+    def rejected(self, peer: str, error: RequestError) -> None:
+        """Count a request that never became one."""
+        self._meters.rejected(error.reason)
+        if self.log is not None:
+            self.log.append_rejected(peer, error.status, error.reason, wall())
+
+
+def _outcome(
+    request: Request, ctx: Context, report: Report, status: int, seconds: float, sent: int
+) -> Outcome:
+    return Outcome(
+        time=ctx.wall,
+        client=ctx.client,
+        method=request.method,
+        host=request.host,
+        path=request.path,
+        query=request.query,
+        status=status,
+        result=report.cause.word,
+        route=ctx.route,
+        request_id=ctx.request_id,
+        seconds=seconds,
+        sent=sent,
+        agent=request.headers.get(b"user-agent") or b"",
+        country=ctx.place.country if ctx.place is not None else "",
+        variants=" ".join([f"{name}={variant}" for name, variant in ctx.variants.items()]),
+        policy=report.policy,
+        reason=report.reason,
+        origin=report.origin,
+        server=report.server,
+        retries=max(0, report.tries - 1),
+        origin_seconds=report.waited,
+        error=report.error,
+    )
+
+
+class _Connection(Protocol):
+    deadline: float
+
+    def on_deadline(self) -> None: ...

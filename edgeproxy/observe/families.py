@@ -1,0 +1,120 @@
+"""Every metric the edge publishes: name, kind, labels and help, in one table.
+
+Rule: a series that is not of this table cannot be made (`Slot.counter` refuses it), so this file is
+the documentation of `/metrics`, and label values come from configuration or closed sets only.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from edgeproxy.record import record
+
+
+class Kind(Enum):
+    """What a cell holds, and how the cells of all processes become one number."""
+
+    COUNTER = "counter"  # only grows; summed
+    HISTOGRAM = "histogram"  # a counter per bucket and one for the sum; summed
+    SUM = "sum"  # gauge; summed
+    MAX = "max"  # gauge; the largest
+    AGE = "age"  # gauge; holds a wall-clock time, shown as seconds since the oldest one
+
+
+GAUGES = frozenset({Kind.SUM, Kind.MAX, Kind.AGE})
+
+
+@record
+class Family:
+    """One metric name. `base` families are shown even before anything happened."""
+
+    kind: Kind
+    help: str
+    labels: tuple[str, ...] = ()
+    base: bool = False
+
+
+def _counter(text: str, *labels: str) -> Family:
+    return Family(Kind.COUNTER, text, labels, base=not labels)
+
+
+def _histogram(text: str, *labels: str) -> Family:
+    return Family(Kind.HISTOGRAM, text, labels)
+
+
+def _sum(text: str, *labels: str) -> Family:
+    return Family(Kind.SUM, text, labels, base=not labels)
+
+
+def _max(text: str, *labels: str) -> Family:
+    return Family(Kind.MAX, text, labels)
+
+
+def _age(text: str, *labels: str) -> Family:
+    return Family(Kind.AGE, text, labels)
+
+
+FAMILIES: dict[str, Family] = {
+    # Requests
+    "edgeproxy_requests_total": _counter(
+        "Answers by class of status; 304, 429 and 499 (the client left) stand alone.", "route", "code"
+    ),
+    "edgeproxy_cache_requests_total": _counter(
+        "Answers by what the cache said, in the words of Cache-Status.", "route", "result"
+    ),
+    "edgeproxy_request_duration_seconds": _histogram(
+        "From the complete request head to the last byte handed to the kernel.", "route"
+    ),
+    "edgeproxy_response_bytes_total": _counter("Bytes of response bodies sent to clients.", "route"),
+    "edgeproxy_policy_refusals_total": _counter(
+        "Requests answered by a policy instead of the cache or an origin.", "route", "policy", "reason"
+    ),
+    "edgeproxy_policy_errors_total": _counter("Exceptions inside a policy.", "policy"),
+    "edgeproxy_bad_requests_total": _counter("Requests refused by the door, before any route.", "reason"),
+    "edgeproxy_unhandled_errors_total": _counter("Exceptions nobody expected, answered with 500."),
+    # Connections
+    "edgeproxy_connections": _sum("Open client connections."),
+    "edgeproxy_connections_accepted_total": _counter(
+        "Client connections accepted, those refused among them."
+    ),
+    "edgeproxy_connections_refused_total": _counter("Client connections closed at once: over the cap."),
+    # Cache
+    "edgeproxy_cache_bytes": _sum("Bytes held by the memory caches of all workers."),
+    "edgeproxy_cache_entries": _sum("Responses held by the memory caches of all workers."),
+    "edgeproxy_cache_evictions_total": _counter("Responses dropped to make room."),
+    "edgeproxy_cache_refreshes_total": _counter("Refreshes behind a stale answer.", "result"),
+    "edgeproxy_purges_total": _counter("Purges accepted.", "kind"),
+    # Origins
+    "edgeproxy_origin_requests_total": _counter(
+        "Requests to origins: class of the answer's status, or `error`.", "origin", "server", "result"
+    ),
+    "edgeproxy_origin_duration_seconds": _histogram("From asking an origin to its response head.", "origin"),
+    "edgeproxy_origin_errors_total": _counter(
+        "Failures of origins, by error type of RFC 9209.", "origin", "error"
+    ),
+    "edgeproxy_origin_retries_total": _counter("Requests sent to an origin a second time.", "origin"),
+    "edgeproxy_origin_connections": _sum("Open connections to origins.", "origin"),
+    "edgeproxy_origin_server_up": Family(
+        Kind.MAX, "1 while a worker believes the server is well, else 0.", ("origin", "server")
+    ),
+    # Policies
+    "edgeproxy_geo_lookups_total": _counter("Addresses looked up, by whether the database knew.", "result"),
+    "edgeproxy_geo_database_age_seconds": _age("Since the geo database in use was built."),
+    "edgeproxy_jwks_age_seconds": _age("Since the provider's keys were last fetched.", "provider"),
+    "edgeproxy_jwks_failures_total": _counter("Failed fetches of a provider's keys.", "provider"),
+    "edgeproxy_rate_limit_table_evictions_total": _counter("Buckets dropped because the table was full."),
+    # The edge itself
+    "edgeproxy_config_reload_success": _max("1 if the last reload was accepted, else 0."),
+    "edgeproxy_config_generation": _max("How many configurations were accepted since the start."),
+    "edgeproxy_config_loaded_timestamp_seconds": _max("When the configuration in use was accepted."),
+    "edgeproxy_workers": _sum("Workers that accept connections."),
+    "edgeproxy_worker_restarts_total": _counter("Workers started again after they died."),
+    "edgeproxy_loop_lag_seconds": _max(
+        "How late the slowest event loop ran lately; a peak fades in seconds."
+    ),
+    "edgeproxy_access_log_dropped_total": _counter(
+        "Access-log lines lost: `full` buffer, or `sink` that did not take them.", "reason"
+    ),
+    "edgeproxy_metrics_overflow_total": _counter("Times a series found no room in the table of names."),
+    "edgeproxy_build_info": _max("Always 1; the version is a label.", "version"),
+}

@@ -1,0 +1,129 @@
+"""Active health checks: one process of the machine asks every server, all workers read the answer.
+
+Rule: a prober publishes one byte per server and decides nothing else. Nothing is followed (redirects
+are not health), nothing is remembered (cookies are refused), nothing is read but the status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+
+import httpx
+
+from edgeproxy.origin.resolve import Resolver
+from edgeproxy.origin.settings import Health, Origin, ServerUrl
+from edgeproxy.origin.tls import client_context
+
+UNKNOWN, HEALTHY, UNHEALTHY = 0, 1, 2  # what a cell holds; unknown counts as healthy
+
+_log = logging.getLogger(__name__)
+
+
+class Tally:
+    """Counts probes of one server until they mean something. Pure."""
+
+    __slots__ = ("_fall", "_rise", "_streak", "state")
+
+    def __init__(self, rise: int, fall: int) -> None:
+        self._rise = rise
+        self._fall = fall
+        self._streak = 0  # probes in a row that speak against `state`
+        self.state = UNKNOWN
+
+    def observe(self, *, good: bool) -> int:
+        """The state after one more probe. The first good one is enough when nothing was known."""
+        if good == (self.state != UNHEALTHY):
+            self._streak = 0
+            if good:
+                self.state = HEALTHY
+            return self.state
+        self._streak += 1
+        if self._streak >= (self._rise if good else self._fall):
+            self._streak = 0
+            self.state = HEALTHY if good else UNHEALTHY
+        return self.state
+
+
+class HealthProber:
+    """Probes the servers of one origin and writes `cells`, one byte per server.
+
+    Raises ConfigError when a certificate file cannot be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        origin: Origin,
+        health: Health,
+        cells: memoryview,
+        resolver: Resolver,
+        *,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self._name = name
+        self._origin = origin
+        self._health = health
+        self._cells = cells
+        self._resolver = resolver
+        self._chance = chance
+        self._tallies = [Tally(health.rise, health.fall) for _ in origin.servers]
+        self._context = client_context(origin.tls)
+
+    async def run(self) -> None:
+        """Probe until cancelled."""
+        async with self.client() as client, asyncio.TaskGroup() as group:
+            for index, url in enumerate(self._origin.urls):
+                group.create_task(self._watch(client, index, url))
+
+    def client(self) -> httpx.AsyncClient:
+        """The client for `probe`: a fresh connection each time, no proxy, no cookies, no redirects."""
+        client = httpx.AsyncClient(
+            verify=self._context,
+            trust_env=False,
+            follow_redirects=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
+            timeout=self._health.timeout,
+            limits=httpx.Limits(max_keepalive_connections=0),
+        )
+        client.headers = httpx.Headers({"User-Agent": "edgeproxy-health", "Accept": "*/*"})
+        return client
+
+    async def _watch(self, client: httpx.AsyncClient, index: int, url: ServerUrl) -> None:
+        interval = self._health.interval
+        await asyncio.sleep(min(interval, 1.0) * self._chance())  # not all servers at once
+        while True:
+            self.record(index, good=await self.probe(client, url))
+            await asyncio.sleep(interval * (0.9 + 0.2 * self._chance()))
+
+    def record(self, index: int, *, good: bool) -> None:
+        """Count one probe of a server and publish what it means."""
+        before = self._cells[index]
+        after = self._tallies[index].observe(good=good)
+        self._cells[index] = after
+        if after != before and UNHEALTHY in (before, after):
+            state = "unhealthy" if after == UNHEALTHY else "healthy"
+            _log.warning("origin %s: %s is %s", self._name, self._origin.urls[index], state)
+
+    async def probe(self, client: httpx.AsyncClient, url: ServerUrl) -> bool:
+        """Does one server answer with a healthy status in time?"""
+        low, high = self._health.statuses
+        try:
+            async with asyncio.timeout(self._health.timeout):
+                addresses = await self._resolver.resolve(
+                    url.host, self._health.timeout, allow_private=self._origin.allow_private
+                )
+                target = ServerUrl(url.tls, addresses[0], url.port)
+                async with client.stream(
+                    "GET",
+                    f"{target}{self._health.path}",
+                    headers={"Host": (self._origin.host_for(url) or url.authority.encode()).decode()},
+                    extensions={"sni_hostname": self._origin.tls.server_name or url.host},
+                ) as response:
+                    return low <= response.status_code <= high
+        except Exception as error:  # whatever it was, the server has not shown that it works
+            _log.debug("origin %s: probe of %s: %r", self._name, url, error)
+            return False

@@ -1,0 +1,195 @@
+"""The connections of one origin and worker: who may use one, who waits, what is kept.
+
+Rule 1: `open` counts connections and dials under way, and never exceeds the cap.
+Rule 2: when somebody waits, nothing is idle: what comes free goes to the first in line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from edgeproxy.errors import OriginError, origin_error
+from edgeproxy.origin.connection import OriginConnection
+from edgeproxy.origin.dial import Dialer
+from edgeproxy.origin.settings import Origin, ServerUrl
+from edgeproxy.origin.sweeper import NEVER, Sweeper
+
+
+class Server:
+    """One server of an origin, as one worker knows it."""
+
+    __slots__ = ("dialer", "host", "idle", "in_flight", "index", "label", "suspect_until", "url")
+
+    def __init__(self, index: int, url: ServerUrl, host: bytes | None, dialer: Dialer) -> None:
+        self.index = index
+        self.url = url
+        self.label = str(url)
+        self.host = host  # the Host field it is asked with; None: the client's
+        self.dialer = dialer
+        self.idle: list[OriginConnection] = []  # last in, first out: the rest may time out
+        self.in_flight = 0
+        self.suspect_until = 0.0  # it could not be connected to; 0 when it is not suspected
+
+    def __repr__(self) -> str:
+        return f"<Server {self.label} {self.in_flight} in flight, {len(self.idle)} idle>"
+
+
+class Pool:
+    """Slots, idle connections and the queue of one origin. Owner of its connections."""
+
+    __slots__ = (
+        "_closing",
+        "_drained",
+        "_idle_for",
+        "_max_idle",
+        "_max_open",
+        "_members",
+        "_queue_for",
+        "_queue_size",
+        "_servers",
+        "_sweeper",
+        "_waiters",
+        "open",
+    )
+
+    def __init__(self, origin: Origin, servers: list[Server], sweeper: Sweeper) -> None:
+        self.open = 0
+        self._servers = servers
+        self._sweeper = sweeper
+        self._max_open = origin.max_connections
+        self._max_idle = origin.max_idle
+        self._idle_for = origin.timeouts.idle
+        self._queue_size = origin.queue.size
+        self._queue_for = origin.queue.timeout
+        self._members: set[OriginConnection] = set()
+        self._waiters: deque[asyncio.Future[OriginConnection | None]] = deque()
+        self._closing = False
+        self._drained = asyncio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many requests are in the queue."""
+        return len(self._waiters)
+
+    def take(self, server: Server) -> OriginConnection | None:
+        """The idle connection to `server` used last, or None."""
+        idle = server.idle
+        while idle:
+            connection = idle.pop()
+            if connection.is_quiet():
+                connection.deadline = NEVER
+                server.in_flight += 1
+                return connection
+            server.in_flight += 1  # forgotten like one in use
+            connection.close_idle()
+        return None
+
+    async def acquire(self) -> OriginConnection | None:
+        """A slot to dial with (None), or in its place a connection that came free.
+
+        Raises OriginError connection_limit_reached when the queue is full or waiting took too
+        long, destination_unavailable when the pool is closing.
+        """
+        if self._closing:
+            raise origin_error("destination_unavailable", "the pool is closing")
+        if not self._waiters:
+            if self.open >= self._max_open:
+                self._evict()
+            if self.open < self._max_open:
+                self.open += 1
+                return None
+        if len(self._waiters) >= self._queue_size:
+            raise origin_error("connection_limit_reached", "too many requests wait for a connection")
+        return await self._queue()
+
+    async def _queue(self) -> OriginConnection | None:
+        waiter: asyncio.Future[OriginConnection | None] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            async with asyncio.timeout(self._queue_for):
+                return await waiter
+        except BaseException as error:
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
+            elif not waiter.cancelled() and waiter.exception() is None:  # given in the moment we gave up
+                self._give_back(waiter.result())
+            if isinstance(error, TimeoutError):
+                raise origin_error("connection_limit_reached", "no connection came free in time") from None
+            raise
+
+    def _give_back(self, got: OriginConnection | None) -> None:
+        if got is None:
+            self.free_slot()
+        elif not got.closed:
+            self.release(got)
+
+    def opened(self, connection: OriginConnection) -> None:
+        """A dial succeeded: the slot is this connection's until it closes."""
+        self._members.add(connection)
+        connection.server.in_flight += 1
+
+    def free_slot(self) -> None:
+        """A dial failed or a connection closed: the first in line may dial."""
+        if not self._hand_on(None):
+            self.open -= 1
+            if self._closing and self.open == 0:
+                self._drained.set()
+
+    def _hand_on(self, what: OriginConnection | None) -> bool:
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():  # else cancelled, and its task has not run yet
+                waiter.set_result(what)
+                return True
+        return False
+
+    # Owner of the connections.
+
+    def release(self, connection: OriginConnection) -> None:
+        """A clean connection: to the first in line, else kept, else closed."""
+        server = connection.server
+        if self._waiters and self._hand_on(connection):
+            connection.deadline = NEVER
+        elif self._closing or len(server.idle) >= self._max_idle:
+            connection.close_idle()
+        else:
+            server.in_flight -= 1
+            connection.deadline = self._sweeper.clock() + self._idle_for
+            server.idle.append(connection)
+
+    def forget(self, connection: OriginConnection) -> None:
+        """It closed. One that closed while it was being opened was never ours."""
+        if connection not in self._members:
+            return
+        self._members.discard(connection)
+        server = connection.server
+        if connection in server.idle:
+            server.idle.remove(connection)
+        else:
+            server.in_flight -= 1
+        self.free_slot()
+
+    def _evict(self) -> None:
+        """Close the idle connection unused for longest, so that another server can be dialled."""
+        oldest = min(
+            (server.idle[0] for server in self._servers if server.idle),
+            key=lambda connection: connection.deadline,
+            default=None,
+        )
+        if oldest is not None:
+            oldest.close_idle()
+
+    async def close(self) -> None:
+        """Refuse new work, close what is idle, wait for what is in flight."""
+        self._closing = True
+        closing: OriginError = origin_error("destination_unavailable", "the pool is closing")
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(closing)
+        for server in self._servers:
+            for connection in list(server.idle):
+                connection.close_idle()
+        if self.open:
+            await self._drained.wait()

@@ -1,0 +1,273 @@
+"""Reads responses of one connection: bytes in, calls on a sink out. No transport, no clock.
+
+Rule 1: what llhttp lets pass but RFC 9112 does not is refused here (reliability A24-A26).
+Rule 2: nothing after a response may be read as the next one: leftovers make it `unclean`.
+
+llhttp only frames heads and chunks. The rest of a counted or EOF-delimited body goes to the sink as
+it was read from the socket, without another copy.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import httptools
+
+from edgeproxy.errors import OriginError, origin_error
+from edgeproxy.http.message import Field, Headers
+
+MAX_HEAD = 64 * 1024  # bytes of a head, or of a trailer section
+MAX_FIELDS = 256
+MAX_INTERIM = 10  # 1xx responses before the final one
+
+_UNTIL_EOF = -1
+_FRAMED = 0  # llhttp sees every byte
+_NO_TRAILERS: list[Field] = []
+
+
+class ResponseSink(Protocol):
+    """Who a response is for. Exactly one of `on_end` and `on_error` is called, and nothing after it.
+
+    When `on_end` is called the connection already belongs to its pool again, perhaps to somebody
+    else: drop every reference to it there and in `on_error`.
+    """
+
+    def on_interim(self, status: int, fields: list[Field]) -> None: ...
+    def on_head(self, status: int, headers: Headers, length: int | None) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self, trailers: list[Field]) -> None: ...
+    def on_error(self, error: OriginError) -> None: ...
+    def on_write_paused(self) -> None: ...
+    def on_write_resumed(self) -> None: ...
+
+
+class _Nobody:
+    """Hears what comes after a request was abandoned in the middle of a read."""
+
+    def on_interim(self, status: int, fields: list[Field]) -> None: ...
+    def on_head(self, status: int, headers: Headers, length: int | None) -> None: ...
+    def on_data(self, data: bytes) -> None: ...
+    def on_end(self, trailers: list[Field]) -> None: ...
+    def on_error(self, error: OriginError) -> None: ...
+    def on_write_paused(self) -> None: ...
+    def on_write_resumed(self) -> None: ...
+
+
+NOBODY: ResponseSink = _Nobody()
+
+
+class _LeftoverError(Exception):
+    """Bytes follow a complete response."""
+
+
+class ResponseReader:
+    """State of the response being read. `expect` starts one; `feed` until `complete`.
+
+    `keep` is what the origin agreed to, `unclean` that bytes were left over.
+    """
+
+    __slots__ = (
+        "_body",
+        "_chunked",
+        "_fields",
+        "_for_head",
+        "_interims",
+        "_left",
+        "_length",
+        "_parser",
+        "_sink",
+        "_spent",
+        "_unread",
+        "complete",
+        "in_head",
+        "keep",
+        "unclean",
+    )
+
+    def __init__(self) -> None:
+        self._sink: ResponseSink | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._spent = False  # the parser waits for bytes that will not come: replace it
+        self.expect(for_head=False)
+
+    def expect(self, *, for_head: bool) -> None:
+        """Get ready for the response to the next request."""
+        if self._spent:
+            self._parser = httptools.HttpResponseParser(self)
+            self._spent = False
+        self._for_head = for_head
+        self.in_head = True
+        self.complete = self.unclean = self.keep = False
+        self._chunked = False
+        self._left = _FRAMED  # bytes of a body that llhttp need not see
+        self._length: int | None = 0
+        self._unread = 0  # bytes fed since something came of it: bounds what llhttp may hold
+        self._interims = 0
+        self._fields = _NO_TRAILERS
+        self._body: bytes | None = None
+
+    @property
+    def began(self) -> bool:
+        """Has any byte of a response arrived?"""
+        return self._unread > 0 or self._interims > 0 or not self.in_head
+
+    @property
+    def until_eof(self) -> bool:
+        """Is the body delimited by the end of the connection?"""
+        return self._left == _UNTIL_EOF
+
+    def feed(self, data: bytes) -> None:
+        """Bytes from the socket. Raises OriginError for what is not HTTP, and whatever the sink raises."""
+        if self._left:
+            self._pass_on(data)
+            return
+        self._body = None
+        self._unread += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._spent = True
+            if not self.complete:
+                raise _cause(error) from None
+            self.unclean = True
+        if self.complete:
+            if not self.unclean:
+                self._check_tail(data)
+        elif self.in_head:
+            if self._unread > MAX_HEAD:
+                raise origin_error("http_response_header_section_size", "the head has no end")
+        elif self._length is not None:
+            self._left = self._length - len(self._body or b"")
+            self._spent = True
+        elif not self._chunked:
+            self._left = _UNTIL_EOF
+        elif self._body is not None:
+            self._unread = 0
+        elif self._unread > MAX_HEAD:
+            raise origin_error("http_response_header_section_size", "the trailer section has no end")
+
+    def _check_tail(self, data: bytes) -> None:
+        """llhttp skips line ends behind a response in silence; we hold them against the origin."""
+        if len(self._fields) > MAX_FIELDS:
+            raise origin_error("http_response_header_section_size", "the trailer section has too many fields")
+        if self._length and not self._for_head:
+            self.unclean = self._body is None or not data.endswith(self._body)
+        elif len(data) >= 4:
+            self.unclean = not data.endswith(b"\r\n\r\n") or data.endswith(b"\r\n\r\n\r\n")
+
+    def _pass_on(self, data: bytes) -> None:
+        """Body bytes that llhttp need not see."""
+        sink = self._sink or NOBODY
+        if self._left == _UNTIL_EOF:
+            sink.on_data(data)
+            return
+        self._left -= len(data)
+        if self._left <= 0:
+            self.complete = True
+            if self._left < 0:
+                self.unclean = True
+                data = data[: self._left]
+            self._left = _FRAMED
+        sink.on_data(data)
+
+    def take_trailers(self) -> list[Field]:
+        """Fields after a chunked body; asked for once, when complete."""
+        return self._fields if self._chunked else _NO_TRAILERS
+
+    # Called by llhttp.
+
+    def on_message_begin(self) -> None:
+        if self.complete:
+            raise _LeftoverError
+        self._fields = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._fields.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        fields = self._fields
+        if len(fields) > MAX_FIELDS or (self._unread > MAX_HEAD and _size(fields) > MAX_HEAD):
+            raise origin_error("http_response_header_section_size", "the head is too large")
+        if status < 200:
+            self._on_interim(status, fields)
+            return
+        if status > 599:
+            raise origin_error("http_protocol_error", "the status is not one of HTTP")
+        headers = Headers(fields)
+        self.keep = self._parser.should_keep_alive()
+        if not self.keep or b"connection" in headers.index:
+            self._check_version(headers)
+        if self._for_head or status == 204 or status == 304:
+            self._without_body(status, headers)
+        else:
+            self._length = self._body_length(headers)
+        self.in_head = False
+        self._unread = 0
+        self._fields = []
+        if self._sink is not None:
+            self._sink.on_head(status, headers, self._length)
+
+    def on_body(self, data: bytes) -> None:
+        if self.complete:
+            raise _LeftoverError  # the response to HEAD has a body (A26)
+        self._body = data
+        if self._sink is not None:
+            self._sink.on_data(data)
+
+    def on_message_complete(self) -> None:
+        if self.complete:
+            raise _LeftoverError
+        self.complete = not self.in_head  # else an interim response ended
+
+    # What the callbacks decide.
+
+    def _on_interim(self, status: int, fields: list[Field]) -> None:
+        if status < 100 or status == 101:
+            raise origin_error("http_protocol_error", "the origin switched protocols unasked")
+        self._interims += 1
+        if self._interims > MAX_INTERIM:
+            raise origin_error("http_protocol_error", "too many interim responses")
+        if self._sink is not None:
+            self._sink.on_interim(status, fields)
+
+    def _check_version(self, headers: Headers) -> None:
+        version = self._parser.get_http_version()
+        if version == "1.1":
+            # llhttp cannot know that a response to HEAD without Content-Length ends here.
+            if self._for_head and b"close" not in (headers.get(b"connection") or b"").lower():
+                self.keep = True
+        elif version != "1.0":
+            raise origin_error("http_protocol_error", "the version is neither HTTP/1.1 nor HTTP/1.0")
+        elif b"transfer-encoding" in headers:
+            raise origin_error("http_protocol_error", "HTTP/1.0 has no Transfer-Encoding")
+
+    def _without_body(self, status: int, headers: Headers) -> None:
+        """HEAD, 204 and 304 end with their head, whatever it says (RFC 9112 §6.3)."""
+        framed = b"transfer-encoding" in headers
+        length = headers.get(b"content-length")
+        if status == 204:
+            self.keep = self.keep and not framed and length in (None, b"0")
+        elif status != 304 and (framed or length is None or int(length) > 0):
+            self.complete = self._spent = True  # llhttp would wait for a body
+
+    def _body_length(self, headers: Headers) -> int | None:
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None:
+            if coding.strip().lower() != b"chunked":
+                raise origin_error("http_protocol_error", "a transfer coding other than chunked")
+            self._chunked = True
+            return None
+        length = headers.get(b"content-length")
+        return None if length is None else int(length)
+
+
+def _size(fields: list[Field]) -> int:
+    return sum([len(name) + len(value) + 4 for name, value in fields])
+
+
+def _cause(error: httptools.HttpParserError) -> Exception:
+    """What made the parser stop: a refusal of ours, a bug in a sink, or the origin's bytes."""
+    if isinstance(error, httptools.HttpParserCallbackError) and isinstance(error.__context__, Exception):
+        return error.__context__
+    return origin_error("http_protocol_error", str(error))

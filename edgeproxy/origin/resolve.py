@@ -1,0 +1,117 @@
+"""Names of origins to addresses: cached, looked up once however many ask, and never fatal twice.
+
+When a look-up fails the last good answer is used. Names that resolve to addresses of this machine,
+of this link or of a cloud's metadata service are refused unless allowed (reliability A119).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+
+from edgeproxy.context import Clock
+from edgeproxy.errors import origin_error
+from edgeproxy.origin.settings import is_address
+from edgeproxy.origin.sweeper import NEVER
+
+TTL = 30.0  # seconds: getaddrinfo does not tell the record's own
+RETRY_AFTER = 5.0  # seconds between look-ups while they fail
+MAX_ADDRESSES = 16
+
+Lookup = Callable[[str], Awaitable[list[str]]]
+
+_METADATA = frozenset(["100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"])
+
+
+async def system_lookup(host: str) -> list[str]:
+    """Addresses of `host` by the system's resolver, in a thread. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def is_prohibited(address: str) -> bool:
+    """Is it loopback, link-local, unspecified, multicast or a metadata service?"""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return True
+    if isinstance(parsed, ipaddress.IPv6Address):
+        parsed = parsed.ipv4_mapped or parsed.sixtofour or parsed
+    return (
+        parsed.is_loopback
+        or parsed.is_link_local
+        or parsed.is_unspecified
+        or parsed.is_multicast
+        or (parsed.version == 4 and int(parsed) >> 24 == 0)  # 0.0.0.0/8 reaches this machine
+        or str(parsed) in _METADATA
+    )
+
+
+class _Answer:
+    """What is known about one name."""
+
+    __slots__ = ("addresses", "flight", "until")
+
+    def __init__(self) -> None:
+        self.addresses: list[str] = []
+        self.until = -NEVER
+        self.flight: asyncio.Task[list[str]] | None = None
+
+
+class Resolver:
+    """One per worker. Bounded by the names in the configuration: nobody else may ask."""
+
+    __slots__ = ("_answers", "_clock", "_lookup")
+
+    def __init__(self, clock: Clock, lookup: Lookup = system_lookup) -> None:
+        self._clock = clock
+        self._lookup = lookup
+        self._answers: dict[str, _Answer] = {}
+
+    async def resolve(self, host: str, timeout: float, *, allow_private: bool = False) -> list[str]:  # noqa: ASYNC109 - the look-up itself must go on for the others
+        """Addresses of `host`, at least one. `timeout` in seconds.
+
+        Raises OriginError: dns_error, dns_timeout, destination_ip_prohibited.
+        """
+        if is_address(host):
+            return [host]
+        addresses = await self._addresses(host, timeout)
+        if not allow_private:
+            addresses = [address for address in addresses if not is_prohibited(address)]
+            if not addresses:
+                raise origin_error(
+                    "destination_ip_prohibited", f"{host} resolves to addresses that are not allowed"
+                )
+        return addresses
+
+    async def _addresses(self, host: str, timeout: float) -> list[str]:  # noqa: ASYNC109
+        answer = self._answers.setdefault(host, _Answer())
+        if self._clock() < answer.until:
+            return answer.addresses
+        if answer.flight is None:
+            answer.flight = asyncio.ensure_future(self._look_up(host))
+            answer.flight.add_done_callback(lambda flight: self._landed(answer, flight))
+        done, _ = await asyncio.wait([answer.flight], timeout=timeout)
+        if answer.addresses:  # new ones, or the last good ones
+            if not done:
+                answer.until = self._clock() + RETRY_AFTER
+            return answer.addresses
+        if not done:
+            raise origin_error("dns_timeout", f"looking up {host} takes too long")
+        raise origin_error("dns_error", f"{host} cannot be resolved")
+
+    async def _look_up(self, host: str) -> list[str]:
+        return (await self._lookup(host))[:MAX_ADDRESSES]
+
+    def _landed(self, answer: _Answer, flight: asyncio.Task[list[str]]) -> None:
+        answer.flight = None
+        if flight.cancelled():
+            return
+        if flight.exception() is None and flight.result():
+            answer.addresses = flight.result()
+            answer.until = self._clock() + TTL
+        elif answer.addresses:
+            answer.until = self._clock() + RETRY_AFTER

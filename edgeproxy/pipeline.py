@@ -1,0 +1,180 @@
+"""The heart: which route, what its policies say in the order of the YAML, then what the cache knows.
+
+`decide` runs once per request, for both doors, and never awaits. Whoever calls it acts on the
+`Decision`; nothing here touches a socket.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from edgeproxy.cache.key import primary_key
+from edgeproxy.cache.key import without_parameters as without_query
+from edgeproxy.cache.lookup import lookup
+from edgeproxy.context import Context, Policy, Verdict
+from edgeproxy.decision import Cause, Decision, Fetch, Serve
+from edgeproxy.http.message import Field, Headers, Request, Response
+from edgeproxy.http.replies import problem
+from edgeproxy.http.target import without_parameters
+from edgeproxy.record import record
+
+if TYPE_CHECKING:
+    from edgeproxy.cache.memory import MemoryStore
+    from edgeproxy.cache.rule import CacheRule
+    from edgeproxy.observe.outcome import RouteMeters
+    from edgeproxy.origin.request import Forwarding
+
+PathMatch = Callable[[bytes], object]
+
+
+def compile_path(pattern: str) -> PathMatch:
+    """A test for `/exact`, `/prefix/**` (which also matches `/prefix`) or `/a/*/b`."""
+    raw = pattern.encode()
+    if pattern in ("/**", "**"):
+        return lambda path: True
+    if b"*" not in raw:
+        return lambda path: path == raw
+    stem = raw.removesuffix(b"/**")
+    if raw.endswith(b"/**") and b"*" not in stem:
+        slash = stem + b"/"
+        return lambda path: path.startswith(slash) or path == stem
+    parts = [b"(?:/.*)?" if raw.endswith(b"/**") else b""]
+    body = b"[^/]*".join(re.escape(part) for part in stem.split(b"*"))
+    return re.compile(body + parts[0], re.DOTALL).fullmatch
+
+
+class Refuse:
+    """The policy of requests that no route takes: one answer, always the same."""
+
+    fails_open = False
+
+    def __init__(
+        self, name: str, status: int, kind: str, detail: str, fields: tuple[Field, ...] = ()
+    ) -> None:
+        self.name = name
+        self._answer = (status, kind, detail, fields)
+
+    def __call__(self, request: Request, ctx: Context, /) -> Response | None:
+        status, kind, detail, fields = self._answer
+        ctx.note(self.name, Verdict.REFUSE, detail)
+        return problem(request, ctx, status, kind, detail, fields)
+
+
+@record
+class Route:
+    """One route, ready to run. `hidden_query` are parameters that go neither on nor into the key."""
+
+    name: str
+    policies: tuple[Policy, ...]
+    rule: CacheRule | None
+    choose_origin: Callable[[Context], str]
+    origin_varies: bool
+    body_size: int
+    forwarding: Forwarding
+    hidden_query: tuple[bytes, ...]
+    meters: RouteMeters
+
+
+@record
+class Match:
+    """When a route applies: any of the hosts (`*.example.com`, `*`), any of the paths, one of the methods."""
+
+    hosts: tuple[str, ...]
+    paths: tuple[str, ...]
+    methods: frozenset[bytes] | None
+
+
+class RouteTable:
+    """Routes in YAML order; the first whose host, path and method match wins."""
+
+    def __init__(self, routes: Iterable[tuple[Match, Route]], refused: Callable[[Refuse], Route]) -> None:
+        """`refused` wraps a Refuse into the route that metrics and logs call `-`."""
+        self._rows = [
+            (match.hosts, tuple(compile_path(path) for path in match.paths), match.methods, route)
+            for match, route in routes
+        ]
+        self._refused = refused
+        self._unknown_host = refused(
+            Refuse("route", 404, "no-route", "No route of this edge serves that host and path.")
+        )
+        self._by_host: dict[bytes, list[tuple[tuple[PathMatch, ...], frozenset[bytes] | None, Route]]] = {}
+
+    def find(self, request: Request) -> Route:
+        """The route of a request; a route that refuses (404, 405 with Allow) when there is none."""
+        rows = self._by_host.get(request.host)
+        if rows is None:
+            rows = self._rows_of(request.host)
+        path = without_parameters(request.path)
+        allowed: set[bytes] = set()
+        for paths, methods, route in rows:
+            for matches in paths:
+                if matches(path):
+                    if methods is None or request.method in methods:
+                        return route
+                    allowed |= methods
+                    break
+        if not allowed:
+            return self._unknown_host
+        return self._not_allowed(allowed)
+
+    def _not_allowed(self, allowed: set[bytes]) -> Route:
+        allow = (b"Allow", b", ".join(sorted(allowed)))
+        return self._refused(
+            Refuse("route", 405, "method-not-allowed", "This route does not take that method.", (allow,))
+        )
+
+    def _rows_of(self, host: bytes) -> list[tuple[tuple[PathMatch, ...], frozenset[bytes] | None, Route]]:
+        name = host.rpartition(b":")[0] if re.search(rb":\d+$", host) else host
+        text = name.decode("ascii", "replace")
+        rows = [row[1:] for row in self._rows if any(_host_matches(pattern, text) for pattern in row[0])]
+        if len(self._by_host) < 4096:  # a stranger's random hosts must not grow it
+            self._by_host[host] = rows
+        return rows
+
+
+def _host_matches(pattern: str, host: str) -> bool:
+    pattern = pattern.lower()
+    if pattern.startswith("*."):
+        return host.endswith(pattern[1:]) and len(host) > len(pattern) - 1
+    return pattern in ("*", host)
+
+
+@record
+class Edge:
+    """One configuration at work, immutable: a reload builds another and swaps the reference."""
+
+    ident: bytes  # the cache's name in Cache-Status and Via
+    signature: tuple[Field, ...]  # Via and X-Served-By, on every answer
+    signature_lines: bytes
+    routes: RouteTable
+    store: MemoryStore
+    client_address: Callable[[str, Headers], str]
+    on_policy_error: Callable[[str, Exception], None]
+
+
+def decide(edge: Edge, route: Route, request: Request, ctx: Context) -> Decision:
+    """What to do with this request. A policy that raises fails open or closed, as it declares."""
+    for policy in route.policies:
+        try:
+            answer = policy(request, ctx)
+        except Exception as error:
+            edge.on_policy_error(policy.name, error)
+            if policy.fails_open:
+                continue
+            answer = problem(
+                request, ctx, 500, "policy-failed", "A rule of this edge failed; it fails closed."
+            )
+        if answer is not None:
+            return Serve(answer, Cause.REFUSED, policy=policy.name)
+    origin = ctx.origin = route.choose_origin(ctx)
+    if route.origin_varies:
+        ctx.key_parts += (b"origin:" + origin.encode(),)
+    rule = route.rule
+    if rule is None:
+        return Fetch(Cause.BYPASS)
+    query = request.query
+    if route.hidden_query and query:
+        query = without_query(query, route.hidden_query)
+    return lookup(edge.store, rule, primary_key(rule, request, query, ctx), request, ctx)

@@ -1,0 +1,40 @@
+"""Which field names a configuration may write. Refused names are the edge's own, each with a reason."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
+TOKEN_SAID = "letters, digits and !#$%&'*+-.^_`|~ only"  # noqa: S105 - a grammar, no secret
+
+_HOP_BY_HOP = "belongs to one connection (RFC 9110 §7.6.1); the edge writes its own"
+_FRAMING = "says where a message ends; the edge writes its own"
+_REFUSED = {
+    "connection": _HOP_BY_HOP,
+    "keep-alive": _HOP_BY_HOP,
+    "proxy-connection": _HOP_BY_HOP,
+    "te": _HOP_BY_HOP,
+    "upgrade": _HOP_BY_HOP,
+    "trailer": _FRAMING,
+    "transfer-encoding": _FRAMING,
+    "content-length": _FRAMING,
+    "expect": "is between client and edge; the edge answers it itself",
+    "host": "chooses the site; it belongs to the origin's settings",
+}
+
+
+def editable(name: str) -> str:
+    """`name` itself. Raises ValueError when it is no token, or is the edge's own business."""
+    if not TOKEN.fullmatch(name):
+        raise ValueError(f"{name!r} is not a field name: {TOKEN_SAID}")
+    # Servers that fold `_` into `-` would read the alias as the refused name.
+    reason = _REFUSED.get(name.lower().replace("_", "-"))
+    if reason is not None:
+        raise ValueError(f"{name} cannot be written by rule: it {reason}")
+    return name
+
+
+FieldName = Annotated[str, AfterValidator(editable)]

@@ -1,0 +1,124 @@
+"""What has been purged: a ring in shared memory, appended by the admin API, read by every worker.
+
+A position is the number of bytes ever appended. A cached response remembers the position of its fetch;
+a worker compares one cell per request and reads the records behind it only when there are some.
+The record is written first, then the position, so readers need no lock. A reader that fell behind by
+more than the ring is told so, and drops everything.
+"""
+
+from __future__ import annotations
+
+import struct
+from enum import IntEnum
+
+from edgeproxy.record import record
+from edgeproxy.shared_memory import Segment
+
+_HEADER = 64
+_RECORD = struct.Struct("<HBB")  # length of the value, kind, soft
+MAX_VALUE = 16 * 1024  # bytes; longer than any URL the doors accept
+MAX_RECORD = _RECORD.size + MAX_VALUE
+
+
+class PurgeKind(IntEnum):
+    """What a purge names. The number is what the ring holds."""
+
+    URL = 1  # `host/path?query`, in every variant
+    PREFIX = 2  # `host/path`, and everything that starts with it
+    HOST = 3
+    TAG = 4
+    ALL = 5
+
+    @property
+    def word(self) -> str:
+        """As people write it: `url`."""
+        return self.name.lower()
+
+
+@record
+class Purge:
+    """One purge. Soft: what it names becomes stale, and may be served while it is refreshed."""
+
+    kind: PurgeKind
+    value: bytes  # empty for ALL
+    soft: bool
+    position: int  # where the log stood after it: a reader that applied it is there
+
+
+def split_location(value: bytes) -> tuple[bytes, bytes, bytes]:
+    """(host, path, query) of the value of a URL or PREFIX purge, normalised as in a Request."""
+    location, _, query = value.partition(b"?")
+    host, slash, path = location.partition(b"/")
+    return host, slash + path, query
+
+
+class PurgeLog:
+    """The ring, `size` bytes. Create it before forking. `head[0]` is `position` without a call."""
+
+    __slots__ = ("_bytes", "_segment", "_size", "head")
+
+    def __init__(self, size: int = 1024 * 1024) -> None:
+        if size < 2 * MAX_RECORD:
+            raise ValueError(f"a purge log needs at least {2 * MAX_RECORD} bytes")
+        self._segment = Segment(_HEADER + size)
+        self.head = self._segment.cells
+        self._bytes = memoryview(self._segment.buffer)[_HEADER:]
+        self._size = size
+
+    @property
+    def position(self) -> int:
+        """Where the next record goes. One read of one cell."""
+        return self.head[0]
+
+    def append(self, kind: PurgeKind, value: bytes, soft: bool = False) -> int:
+        """Publish a purge; the position after it. ValueError when the value is too long."""
+        if len(value) > MAX_VALUE:
+            raise ValueError(f"what is purged may have {MAX_VALUE} bytes, not {len(value)}")
+        data = _RECORD.pack(len(value), kind, soft) + value
+        self._segment.lock(0)
+        try:
+            start = self.head[0]
+            self._write(start, data)
+            self.head[0] = start + len(data)
+        finally:
+            self._segment.unlock(0)
+        return start + len(data)
+
+    def since(self, position: int) -> tuple[list[Purge], bool]:
+        """(purges after `position`, oldest first; lost).
+
+        When `lost`, the reader was too far behind: what it missed is unknown. It reads `position`
+        anew, and after that drops everything it holds.
+        """
+        end = self.head[0]
+        # A writer may be at work on the record after `end`: what it can overwrite is not read.
+        safe = self._size - MAX_RECORD
+        if not 0 <= end - position <= safe:
+            return [], True
+        data = self._read(position, end)
+        if self.head[0] - position > safe:  # overtaken while copying
+            return [], True
+        return _parse(data, position), False
+
+    def _write(self, position: int, data: bytes) -> None:
+        start = position % self._size
+        first = min(len(data), self._size - start)
+        self._bytes[start : start + first] = data[:first]
+        self._bytes[: len(data) - first] = data[first:]
+
+    def _read(self, position: int, end: int) -> bytes:
+        start = position % self._size
+        length = end - position
+        head = bytes(self._bytes[start : start + length])
+        return head + bytes(self._bytes[: length - len(head)])
+
+
+def _parse(data: bytes, position: int) -> list[Purge]:
+    purges: list[Purge] = []
+    at = 0
+    while at < len(data):
+        length, kind, soft = _RECORD.unpack_from(data, at)
+        start = at + _RECORD.size
+        at = start + length
+        purges.append(Purge(PurgeKind(kind), data[start:at], bool(soft), position + at))
+    return purges

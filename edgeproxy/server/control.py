@@ -1,0 +1,117 @@
+"""The control process: serves the admin API and probes the origins. It takes no traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Mapping
+
+import uvicorn
+
+from edgeproxy.admin.app import AdminState, admin_app
+from edgeproxy.admin.explain import Explanation
+from edgeproxy.build import Parts
+from edgeproxy.config import dump, load_config
+from edgeproxy.errors import ConfigError
+from edgeproxy.explain import explain
+from edgeproxy.origin.health import HealthProber
+from edgeproxy.server.worker import EdgeServer, run_loop, stop_on_signals
+from edgeproxy.shared import Shared
+
+logger = logging.getLogger("edgeproxy.control")
+
+
+class Control:
+    """The admin app with what it shows, and the probers of one configuration."""
+
+    def __init__(self, shared: Shared, slot: int) -> None:
+        self.shared = shared
+        self._slot = slot
+        self.parts = Parts(load_config(shared.config_path), shared, slot, None, logs=False)
+        self._tasks: list[asyncio.Task[None]] = []
+        token = self.parts.config.admin.token
+        self.app = admin_app(
+            AdminState(
+                slot=self.parts.slot,
+                purge_log=shared.purge_log,
+                token=token.get_secret_value() if token is not None else None,
+                explain=self._explain,
+                ready=self._ready,
+                config=self._config,
+                started_at=shared.started_at,
+            )
+        )
+
+    def _explain(self, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Explanation:
+        return explain(self.parts, method, url, client, headers)
+
+    def _config(self) -> Mapping[str, object]:
+        return {"file": str(self.shared.path), "yaml": dump(self.parts.config)}
+
+    def _ready(self) -> tuple[bool, Mapping[str, object]]:
+        """Ready while any worker takes connections. One origin that is down does not change it (A170)."""
+        workers = self.shared.ready_workers()
+        origins = {name: upstream.healthy() for name, upstream in self.parts.upstreams.items()}
+        return workers > 0, {"workers": workers, "origins_healthy": origins}
+
+    def start(self) -> None:
+        """Start feeds and probers."""
+        jobs = [feed() for feed in self.parts.feeds]
+        health = dict(self.shared.health_of(self.parts.config))
+        for name, origin in self.parts.config.origins.items():
+            if origin.health is not None:
+                prober = HealthProber(name, origin, origin.health, health[name], self.parts.resolver)
+                jobs.append(prober.run())
+        self._tasks = [asyncio.get_running_loop().create_task(job) for job in jobs]
+
+    async def stop(self) -> None:
+        """End feeds and probers."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def reload(self) -> None:
+        """Take over the accepted configuration: probers start anew with nothing known."""
+        try:
+            parts = Parts(load_config(self.shared.config_path), self.shared, self._slot, self.parts, logs=False)
+        except (ConfigError, OSError):
+            logger.exception("reload failed in the control process: the running configuration stays")
+            return
+        for task in self._tasks:
+            task.cancel()
+        self.shared.forget_health()
+        self.parts = parts
+        parts.install()
+        self.start()
+
+
+def run_control(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
+    """Run until SIGTERM. Returns the exit code."""
+    return run_loop(_serve(shared, slot, sockets))
+
+
+async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
+    control = Control(shared, slot)
+    control.start()
+    server = EdgeServer(
+        uvicorn.Config(
+            control.app,
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        ),
+        None,
+    )
+    stop_on_signals(server)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, control.reload)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: None)
+    await server.serve(sockets)
+    await control.stop()
+    return 0

@@ -1,0 +1,158 @@
+"""One request on a native connection whose answer takes time: the `Door` of the httptools protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from edgeproxy.context import Context
+from edgeproxy.decision import Cause, Serve
+from edgeproxy.door import Report, RequestBody
+from edgeproxy.http.message import Field, Request
+from edgeproxy.http.wire import STATUS_LINE, render_fields
+from edgeproxy.pipeline import Route
+
+if TYPE_CHECKING:
+    from edgeproxy.server.protocol import EdgeProtocol
+
+JOIN_BELOW = 64 * 1024  # bytes up to which one write of a joined message is cheaper than two
+
+
+class Exchange:
+    """Writes one answer on a connection: head, framing, body, and the connection's fate after it."""
+
+    __slots__ = (
+        "_chunked",
+        "_head",
+        "_left",
+        "_protocol",
+        "body",
+        "ctx",
+        "gone",
+        "http10",
+        "keep_alive",
+        "on_drain",
+        "on_gone",
+        "report",
+        "request",
+        "route",
+        "sent",
+        "started",
+        "started_at",
+        "status",
+        "writable",
+    )
+
+    def __init__(
+        self,
+        protocol: EdgeProtocol,
+        request: Request,
+        body: RequestBody | None,
+        *,
+        keep_alive: bool,
+        http10: bool,
+    ) -> None:
+        self._protocol = protocol
+        self.request = request
+        self.body = body
+        self.keep_alive = keep_alive
+        self.http10 = http10
+        self.ctx: Context = None  # type: ignore[assignment]  # set when its turn comes
+        self.route: Route = None  # type: ignore[assignment]
+        self.started_at = 0.0
+        self.report = Report(Cause.BYPASS)
+        self.on_drain: Callable[[], None] | None = None
+        self.on_gone: Callable[[], None] | None = None
+        self.writable = True
+        self.gone = False
+        self.started = False
+        self.status = 0
+        self.sent = 0
+        self._chunked = False
+        self._head = b""  # held back until the first bytes of the body: one write, one packet
+        self._left: int | None = None
+
+    def interim(self, status: int, fields: list[Field]) -> None:
+        """A 1xx answer (RFC 9110 §15.2); HTTP/1.0 clients must not get one."""
+        if not (self.started or self.gone or self.http10):
+            self._protocol.transport.write(STATUS_LINE[status] + render_fields(fields) + b"\r\n")
+
+    def serve(self, serve: Serve) -> None:
+        """Write a complete response."""
+        if self.gone:
+            return
+        self.started = True
+        self.status = serve.response.status
+        report = self.report
+        report.cause, report.policy, report.reason = serve.cause, serve.policy, serve.reason
+        self.sent = self._protocol.write_serve(serve, self)
+        self._over()
+
+    def start(self, status: int, fields: list[Field], length: int | None) -> None:
+        """The head of a streamed response; written with the first bytes of its body."""
+        if self.gone:
+            return
+        self.started, self.status = True, status
+        head = STATUS_LINE[status] + render_fields(fields)
+        bodiless = self.request.method == b"HEAD" or status in (204, 304)
+        if length is not None and status != 204:
+            head += b"Content-Length: %d\r\n" % length
+        elif not bodiless:
+            if self.http10:
+                self.keep_alive = False  # delimited by the end of the connection
+            else:
+                self._chunked = True
+                head += b"Transfer-Encoding: chunked\r\n"
+        self._left = 0 if bodiless else length
+        self._head = head + self._protocol.closing_lines(self, fields)
+
+    def write(self, data: bytes) -> None:
+        """Some of the body."""
+        if self.gone or self._left == 0:
+            return
+        if self._left is not None:
+            data = data[: self._left] if len(data) > self._left else data
+            self._left -= len(data)
+        self.sent += len(data)
+        parts = [self._head, b"%x\r\n" % len(data), data, b"\r\n"] if self._chunked else [self._head, data]
+        self._head = b""
+        self._write(parts, len(data))
+
+    def end(self) -> None:
+        """The body is complete."""
+        if self.gone:
+            return
+        if self._left:  # fewer bytes than announced: the client must see it broken
+            self.abort()
+            return
+        if self._chunked:
+            self._write([self._head, b"0\r\n\r\n"], 0)
+        elif self._head:
+            self._write([self._head], 0)
+        self._head = b""
+        self._over()
+
+    def abort(self) -> None:
+        """Break off so that nobody takes what was sent for a whole message (RFC 9112 §8)."""
+        if self.gone:
+            return
+        self.gone = True
+        self._protocol.exchange_aborted(self)
+
+    def lost(self) -> None:
+        """The connection is gone: whoever fetches for us hears of it once."""
+        self.gone = True
+        if self.on_gone is not None:
+            on_gone, self.on_gone = self.on_gone, None
+            on_gone()
+
+    def _write(self, parts: list[bytes], size: int) -> None:
+        transport = self._protocol.transport
+        if size > JOIN_BELOW:
+            transport.writelines(parts)
+        else:
+            transport.write(b"".join(parts))
+
+    def _over(self) -> None:
+        self.on_drain = self.on_gone = None
+        self._protocol.exchange_over(self)

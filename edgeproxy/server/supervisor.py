@@ -1,0 +1,228 @@
+"""The supervisor: binds the sockets, forks the workers, restarts the dead, reloads, drains. Serves nobody.
+
+Rule 1: it is plain and synchronous: no event loop, no threads, so that forking is safe.
+Rule 2: each worker slot has sockets of its own (SO_REUSEPORT), made before the first fork and kept open
+here: connections that arrive while a worker restarts wait in the queue instead of being refused.
+Rule 3: what the processes share (`build.Shared`) is made before the fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgeproxy.config import Config, load_config
+from edgeproxy.errors import ConfigError
+from edgeproxy.record import record
+from edgeproxy.server.control import run_control
+from edgeproxy.server.worker import run_worker
+from edgeproxy.shared import Shared
+from edgeproxy.units import Address
+
+logger = logging.getLogger("edgeproxy.supervisor")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
+BACK_OFF = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the n-th restart in a row
+SETTLED = 10.0  # a process that lived this long starts over with its restarts
+BACKLOG = 2048
+
+
+@record
+class Child:
+    """One running process: its slot and when it started."""
+
+    slot: int
+    started: float
+
+
+def run(path: Path | str) -> int:
+    """Run the edge of a configuration until SIGTERM or SIGINT. Returns the exit code.
+
+    Raises ConfigError when the configuration is wrong, OSError when an address cannot be bound.
+    """
+    config = load_config(path)
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    return Supervisor(Path(path), config).run()
+
+
+def worker_count(config: Config) -> int:
+    """`auto` is one worker per core this process may use, 32 at most."""
+    if config.server.workers != "auto":
+        return config.server.workers
+    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 32)
+
+
+def bind(address: Address) -> socket.socket:
+    """A listening socket that shares its port with those of the other workers."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        listener.bind((address.host, address.port))
+    except OSError as error:
+        listener.close()
+        raise OSError(error.errno, f"cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+class Supervisor:
+    """Slots 0 to n-1 are workers; slot n is the control process (admin, health probes)."""
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self._path = path
+        self._config = config
+        self._workers = worker_count(config)
+        self._sockets = [[bind(one.address) for one in config.server.listen] for _ in range(self._workers)]
+        self._admin = [bind(config.admin.listen)] if config.admin.listen is not None else []
+        self._shared = Shared.create(path, self._workers)
+        self._children: dict[int, Child] = {}
+        self._restarts: dict[int, int] = {}
+        self._due: dict[int, float] = {}  # slot -> when it may start again
+        self._stopping = False
+        self._deadline = float("inf")
+
+    def run(self) -> int:
+        """Fork, then wait for signals. 0 after a drain, 1 when workers had to be killed."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        self._shared.accepted()
+        for slot in range(self._workers + 1):
+            self._fork(slot)
+        where = ", ".join(str(one.address) for one in self._config.server.listen)
+        logger.info(
+            "serving %s with %d worker(s), admin on %s", where, self._workers, self._config.admin.listen
+        )
+        while self._children or not self._stopping:
+            arrived = signal.sigtimedwait(SIGNALS, 0.25 if self._stopping or self._due else 2.0)
+            if arrived is not None:
+                self._on_signal(signal.Signals(arrived.si_signo))
+            self._reap()
+            now = time.monotonic()
+            for slot in [slot for slot, due in self._due.items() if due <= now and not self._stopping]:
+                self._fork(slot)
+            if now > self._deadline:
+                logger.warning(
+                    "drain took longer than %gs: ending %d process(es)",
+                    self._config.server.limits.drain,
+                    len(self._children),
+                )
+                self._signal_all(signal.SIGKILL)
+                self._deadline = now + 5.0
+        logger.info("stopped")
+        return 0
+
+    def _on_signal(self, arrived: signal.Signals) -> None:
+        if arrived in (signal.SIGTERM, signal.SIGINT):
+            if self._stopping:  # asked twice: at once
+                self._signal_all(signal.SIGKILL)
+                return
+            logger.info("%s: draining, at most %gs", arrived.name, self._config.server.limits.drain)
+            self._stopping = True
+            self._deadline = time.monotonic() + self._config.server.limits.drain + 2.0
+            self._due.clear()
+            self._signal_all(signal.SIGTERM)
+        elif arrived == signal.SIGHUP and not self._stopping:
+            self._reload()
+        elif arrived == signal.SIGUSR1:
+            self._signal_all(signal.SIGUSR1)  # reopen the access log
+
+    def _reload(self) -> None:
+        """Check the new configuration here; the processes swap it in only when it is good (A160)."""
+        try:
+            text = self._path.read_bytes()
+            config = load_config(self._path)
+            self._shared.publish(text)
+        except (ConfigError, OSError) as error:
+            self._shared.refused()
+            logger.error(  # noqa: TRY400 - the message is the whole story, a traceback is not
+                "reload refused, the running configuration stays:\n%s", error)
+            return
+        if config.server != self._config.server or config.admin != self._config.admin:
+            logger.warning("changes under server: and admin: take effect at the next restart")
+        self._shared.accepted()
+        self._config = config
+        self._signal_all(signal.SIGHUP)
+        logger.info("configuration reloaded")
+
+    def _reap(self) -> None:
+        while self._children:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self._children.pop(pid, None)
+            if child is not None and not self._stopping:
+                self._died(pid, child, status)
+
+    def _died(self, pid: int, child: Child, status: int) -> None:
+        lived = time.monotonic() - child.started
+        times = 0 if lived > SETTLED else self._restarts.get(child.slot, 0) + 1
+        self._restarts[child.slot] = times
+        wait = BACK_OFF[min(times, len(BACK_OFF) - 1)]
+        self._due[child.slot] = time.monotonic() + wait
+        code = os.waitstatus_to_exitcode(status)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        logger.error(
+            "process %d of slot %d ended by %s after %.1fs; starting another in %gs",
+            pid,
+            child.slot,
+            how,
+            lived,
+            wait,
+        )
+        self._shared.died(child.slot)
+
+    def _fork(self, slot: int) -> None:
+        self._due.pop(slot, None)
+        pid = os.fork()
+        if pid:
+            self._children[pid] = Child(slot, time.monotonic())
+            return
+        os._exit(self._child(slot))
+
+    def _child(self, slot: int) -> int:
+        """In the new process: give up what belongs to others, run, and say how it went."""
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+            for other, sockets in enumerate(self._sockets):
+                if other != slot:
+                    _close(sockets)
+            main: Callable[[], int]
+            if slot == self._workers:
+                main = lambda: run_control(self._shared, slot, self._admin)  # noqa: E731
+            else:
+                _close(self._admin)
+                main = lambda: run_worker(self._shared, slot, self._sockets[slot])  # noqa: E731
+            return main()
+        except KeyboardInterrupt:
+            return 0
+        except BaseException:
+            logger.exception("slot %d failed", slot)
+            return 1
+        finally:
+            sys.stderr.flush()
+            sys.stdout.flush()
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for pid in tuple(self._children):
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                continue
+
+
+def _close(sockets: list[socket.socket]) -> None:
+    for one in sockets:
+        one.close()

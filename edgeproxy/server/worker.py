@@ -1,0 +1,198 @@
+"""One worker process: a hallway, its feeds, and uvicorn on the sockets of its slot."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import socket
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from edgeproxy.app import EdgeApp
+from edgeproxy.build import Parts
+from edgeproxy.config import load_config
+from edgeproxy.errors import ConfigError
+from edgeproxy.hallway import Hallway
+from edgeproxy.server.clock import steady
+from edgeproxy.server.protocol import EdgeProtocol
+from edgeproxy.shared import Shared
+
+logger = logging.getLogger("edgeproxy.worker")
+
+SWEEP = 0.5  # seconds between two looks at the client connections' deadlines
+LOG_INTERVAL = 0.02
+LAG_WARNING = 0.1  # seconds the loop may be late before it is worth a line in the log
+
+
+class Worker:
+    """The parts of one process and the tasks that keep them fresh."""
+
+    def __init__(self, shared: Shared, slot: int) -> None:
+        self.shared = shared
+        self.slot = slot
+        self.parts: Parts = Parts(load_config(shared.config_path), shared, slot, None)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._feeds: set[asyncio.Task[None]] = set()
+
+    @classmethod
+    def alone(cls, path: Path) -> Worker:
+        """The only process: under another ASGI server, or mounted in another app."""
+        shared = Shared.create(path, 1)
+        worker = cls(shared, 0)
+        shared.accepted()
+        return worker
+
+    @property
+    def hall(self) -> Hallway:
+        return self.parts.hall
+
+    async def start(self) -> None:
+        """Start the feeds and the sweepers. The first JWKS and geo database are there before traffic is."""
+        await self.parts.warm_up()
+        self._start_feeds()
+        for job in (self._sweep(), self.parts.sweeper.run(), self._publish(), self._write_log()):
+            self._spawn(self._tasks, job)
+
+    async def stop(self) -> None:
+        """Cancel everything that runs in the background and close the origin connections."""
+        for task in (*self._tasks, *self._feeds):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._feeds, return_exceptions=True)
+        await self.parts.close()
+
+    def reload(self) -> None:
+        """Build the accepted configuration and swap it in. What fails leaves the running one as it is."""
+        try:
+            parts = Parts(load_config(self.shared.config_path), self.shared, self.slot, self.parts)
+        except (ConfigError, OSError):
+            logger.exception("reload failed in slot %d: the running configuration stays", self.slot)
+            return
+        self._spawn(self._tasks, self._swap(parts))
+
+    async def _swap(self, parts: Parts) -> None:
+        await parts.warm_up()
+        old, self.parts = self.parts, parts
+        parts.install()
+        for task in self._feeds:
+            task.cancel()
+        self._start_feeds()
+        await old.retire(parts)
+
+    def _start_feeds(self) -> None:
+        self._feeds = set()
+        for feed in self.parts.feeds:
+            self._spawn(self._feeds, feed())
+
+    def _spawn(self, group: set[asyncio.Task[None]], job: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(job)
+        group.add(task)
+        task.add_done_callback(group.discard)
+        task.add_done_callback(_say_why)
+
+    async def _sweep(self) -> None:
+        """Client deadlines, and how late the loop is: what blocked it, everybody waited for."""
+        while True:
+            due = steady() + SWEEP
+            await asyncio.sleep(SWEEP)
+            lag = max(0.0, steady() - due)
+            self.parts.meters.lag(lag)
+            if lag > LAG_WARNING:
+                logger.warning("the event loop of slot %d was blocked for %.0f ms", self.slot, lag * 1000)
+            self.hall.sweep()
+
+    async def _publish(self) -> None:
+        """Cache and origin figures into the shared cells, once a second."""
+        while True:
+            await asyncio.sleep(1.0)
+            self.parts.publish()
+
+    async def _write_log(self) -> None:
+        """Lines are rendered here in small portions, and written by a thread: a slow sink blocks nobody."""
+        while True:
+            await asyncio.sleep(LOG_INTERVAL)
+            log = self.parts.log
+            if log is not None and len(log):
+                await asyncio.to_thread(log.write, log.render())
+
+
+def _say_why(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("a background task failed", exc_info=error)
+
+
+class EdgeServer(uvicorn.Server):
+    """uvicorn's server, with signals left to the worker and a drain that tells the hallway first."""
+
+    def __init__(self, config: uvicorn.Config, hall: Callable[[], Hallway] | None) -> None:
+        super().__init__(config)
+        self._hall = hall
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._hall is not None:
+            self._hall().draining = True
+        await super().shutdown(sockets)
+
+
+def run_worker(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
+    """Serve until SIGTERM, then drain. Returns the exit code."""
+    return run_loop(_serve(shared, slot, sockets))
+
+
+async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
+    worker = Worker(shared, slot)
+    await worker.start()
+    limits = worker.hall.limits
+    server = EdgeServer(
+        uvicorn.Config(
+            EdgeApp(worker=worker),
+            http=EdgeProtocol,
+            ws="none",
+            lifespan="off",
+            proxy_headers=False,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            date_header=False,
+            backlog=2048,
+            timeout_graceful_shutdown=max(1, int(limits.drain)),
+        ),
+        lambda: worker.hall,
+    )
+    loop = asyncio.get_running_loop()
+    stop_on_signals(server)
+    loop.add_signal_handler(signal.SIGHUP, worker.reload)
+    loop.add_signal_handler(signal.SIGUSR1, lambda: worker.parts.reopen_log())
+    shared.ready(slot)
+    await server.serve(sockets)
+    await worker.stop()
+    return 0
+
+
+def stop_on_signals(server: EdgeServer) -> None:
+    """SIGTERM and SIGINT begin the drain."""
+
+    def stop() -> None:
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGINT, stop)
+
+
+def run_loop(main: Coroutine[Any, Any, int]) -> int:
+    """Run a process's coroutine on the fastest loop there is."""
+    try:
+        from uvloop import new_event_loop
+    except ImportError:  # not on this platform: the standard loop is slower, not different
+        from asyncio import new_event_loop
+    with asyncio.Runner(loop_factory=new_event_loop) as runner:
+        return runner.run(main)

@@ -1,0 +1,101 @@
+"""What all processes of one machine's edge share; made by the supervisor before it forks.
+
+Cells for the numbers, buckets for the limits, the purge log, one byte of health per server, and the text of
+the accepted configuration, which a reload replaces.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeproxy import __version__
+from edgeproxy.config import Config
+from edgeproxy.observe.cells import Cells, encode_series
+from edgeproxy.policies.bucket_table import BucketTable
+from edgeproxy.purge_log import PurgeLog
+
+HEALTH_BYTES = 65_536  # servers whose health can be shared; more than any configuration names
+
+
+class Shared:
+    """Slots 0 to n-1 belong to the workers, n to the control process, n+1 to the supervisor."""
+
+    def __init__(self, path: Path, workers: int) -> None:
+        self.path = path
+        self.workers = workers
+        self.cells = Cells(workers + 2)
+        self.buckets = BucketTable(shared=workers > 1)
+        self.purge_log = PurgeLog()
+        self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))
+        self.started_at = time.time()
+        self._text = _anonymous_file()
+        self._slot = self.cells.slot(workers + 1)
+        self._generation = 0
+
+    @classmethod
+    def create(cls, path: Path, workers: int) -> Shared:
+        """Everything, for so many workers. Raises OSError when the file cannot be read."""
+        shared = cls(path, workers)
+        shared.publish(path.read_bytes())
+        return shared
+
+    @property
+    def config_path(self) -> Path:
+        """Where the accepted configuration can be read, whatever happens to the file meanwhile."""
+        return Path(f"/dev/fd/{self._text}")
+
+    def publish(self, text: bytes) -> None:
+        """Replace the text that the processes will read at the next reload."""
+        os.ftruncate(self._text, 0)
+        os.pwrite(self._text, text, 0)
+
+    def accepted(self) -> None:
+        """A configuration is in force."""
+        self._generation += 1
+        gauge = self._slot.gauge
+        gauge("edgeproxy_config_reload_success").set(1.0)
+        gauge("edgeproxy_config_generation").set(self._generation)
+        gauge("edgeproxy_config_loaded_timestamp_seconds").set(time.time())
+        gauge("edgeproxy_build_info", version=__version__).set(1.0)
+
+    def refused(self) -> None:
+        """A reload was refused; what runs goes on."""
+        self._slot.gauge("edgeproxy_config_reload_success").set(0.0)
+
+    def died(self, slot: int) -> None:
+        """A process ended on its own: what it had open is closed."""
+        self.cells.clear_gauges(slot)
+        if slot < self.workers:
+            self._slot.counter("edgeproxy_worker_restarts_total").inc()
+
+    def ready(self, slot: int) -> None:
+        """Said by a worker that accepts connections."""
+        self.cells.slot(slot).gauge("edgeproxy_workers").set(1.0)
+
+    def ready_workers(self) -> int:
+        """How many workers accept connections now."""
+        return int(self.cells.total(self._slot.cells.intern(encode_series("edgeproxy_workers"))))
+
+    def forget_health(self) -> None:
+        """After a reload the bytes belong to other servers: nothing is known of them."""
+        self.health[:] = bytes(HEALTH_BYTES)
+
+    def health_of(self, config: Config) -> Iterator[tuple[str, memoryview]]:
+        """(origin, its cells), one byte per server, the same for every process of a configuration."""
+        at = 0
+        for name, origin in sorted(config.origins.items()):
+            end = at + len(origin.servers)
+            yield name, self.health[at:end]
+            at = end
+
+
+def _anonymous_file() -> int:
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("edgeproxy-config")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

@@ -1,0 +1,103 @@
+"""The two faces of an explanation."""
+
+from __future__ import annotations
+
+import json
+
+from edgeproxy.admin.explain import Explanation
+from edgeproxy.context import Edit, Note, Op, Verdict
+
+FULL = Explanation(
+    method="GET",
+    url="https://shop.example.com/cart",
+    client="203.0.113.7",
+    client_why="right-most untrusted hop of X-Forwarded-For",
+    route="shop",
+    notes=(
+        Note("rate_limit", Verdict.ALLOW, "per_client: 199 of 200 left"),
+        Note("geo", Verdict.ALLOW, "country NL"),
+        Note("jwt", Verdict.ALLOW, "sub=42, expires in 300 s"),
+    ),
+    variants=(("checkout", "fast"),),
+    to_origin=(
+        Edit(Op.SET, b"X-Geo-Country", b"NL"),
+        Edit(Op.SET, b"Authorization", b"Bearer s3cret"),
+        Edit(Op.REMOVE, b"X-Debug"),
+    ),
+    to_client=(Edit(Op.ADD, b"Set-Cookie", b"exp=s3cret"), Edit(Op.ADD, b"RateLimit", b'"per_client";r=199')),
+    cache="uri-miss",
+    key="https shop.example.com /cart variant:checkout=fast",
+    origin="eu",
+    servers=("http://10.0.1.5:8000", "http://10.0.1.6:8000"),
+)
+REFUSED = Explanation(
+    method="GET", url="http://a.example/", client="192.0.2.1", client_why="", route="all",
+    notes=(Note("geo", Verdict.REFUSE, "country KP is denied"),), status=403,
+)  # fmt: skip
+
+TREE = """\
+GET https://shop.example.com/cart
+├─ client   203.0.113.7 (right-most untrusted hop of X-Forwarded-For)
+├─ route    shop
+├─ policies
+│  ├─ rate_limit  allow  per_client: 199 of 200 left
+│  ├─ geo         allow  country NL
+│  └─ jwt         allow  sub=42, expires in 300 s
+├─ variants
+│  └─ checkout  fast
+├─ to the origin
+│  ├─ X-Geo-Country: NL
+│  ├─ Authorization: ***
+│  └─ - X-Debug
+├─ to the client
+│  ├─ + Set-Cookie: ***
+│  └─ + RateLimit: "per_client";r=199
+├─ cache    uri-miss
+│  └─ key https shop.example.com /cart variant:checkout=fast
+└─ origin   eu
+   ├─ http://10.0.1.5:8000
+   └─ http://10.0.1.6:8000
+"""
+
+
+def test_the_tree_tells_the_story_in_order():
+    assert FULL.as_tree() == TREE
+
+
+def test_a_refusal_ends_the_tree():
+    assert REFUSED.as_tree().splitlines()[-3:] == [
+        "├─ policies",
+        "│  └─ geo  refuse  country KP is denied",
+        "└─ answer   403, from a policy: neither cache nor origin is asked",
+    ]
+
+
+def test_a_route_without_policies_says_so():
+    plain = Explanation("GET", "http://a.example/", "192.0.2.1", "", "all", cache="bypass")
+    assert "│  └─ none\n" in plain.as_tree()
+    assert plain.as_tree().endswith("└─ cache    bypass\n")
+
+
+def test_the_dict_is_json_with_the_same_keys_whatever_happened():
+    full, refused = (json.loads(json.dumps(one.as_dict())) for one in (FULL, REFUSED))
+    assert list(full) == list(refused)
+    assert full["policies"][1] == {"policy": "geo", "verdict": "allow", "why": "country NL"}
+    assert full["to_origin"][2] == {"op": "remove", "name": "X-Debug", "value": ""}
+    assert full["cache"] == {"result": "uri-miss", "key": FULL.key}
+    assert (refused["answered"], refused["cache"], refused["origin"]) == (403, None, None)
+    assert (full["answered"], full["origin"]["servers"]) == (None, list(FULL.servers))
+
+
+def test_neither_face_shows_credentials():
+    assert "s3cret" not in FULL.as_tree() + json.dumps(FULL.as_dict())
+
+
+def test_control_characters_never_reach_the_terminal():
+    hostile = Explanation(
+        "GET", "http://a.example/\x1b[2J\n", "192.0.2.1", "\x9b\u202e\u2028", "all",
+        to_origin=(Edit(Op.SET, b"X-A", b"\x07\xff\x1b"),), key="\x00", cache="miss",
+    )  # fmt: skip
+    tree = hostile.as_tree()
+    assert "\\x1b[2J\\n" in tree
+    assert all(character.isprintable() or character == "\n" for character in tree)
+    assert len(tree.splitlines()) == tree.count("\n") == 9

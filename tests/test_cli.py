@@ -1,0 +1,312 @@
+"""The command line: what is printed, where, and the exit code. What it calls is replaced by stand-ins."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import httpx
+import pytest
+import respx
+from click.testing import CliRunner, Result
+
+from edgeproxy import __version__
+from edgeproxy.admin.explain import Explanation
+from edgeproxy.cli import main
+from edgeproxy.context import Note, Verdict
+from edgeproxy.errors import ConfigError, RequestError
+from edgeproxy.units import Duration, Model
+
+COMMANDS = ["run", "check", "demo", "purge", "explain", "schema", "version"]
+
+
+class Cache(Model):
+    ttl: Duration = 60.0
+
+
+class Geo(Model):
+    deny: tuple[str, ...] = ()
+    unknown: str = "allow"
+
+
+def step(word: str, rule: object) -> SimpleNamespace:
+    return SimpleNamespace(word=word, rule=rule)
+
+
+CONFIG = SimpleNamespace(
+    routes=(
+        SimpleNamespace(
+            name="api",
+            match=SimpleNamespace(
+                host=("api.example.com",), path=("/api/**", "/v2/**"), methods=("GET", "HEAD")
+            ),
+            policies=(
+                step("rate_limit", ("per_client", "per_user")),
+                step("geo", Geo(deny=("KP",))),
+                step("headers", Geo()),
+                step("use", SimpleNamespace(path="acme.policy:Guard", options={"password": "s3cret"})),
+            ),
+            cache=Cache(ttl=30.0),
+            origin="eu",
+        ),
+        SimpleNamespace(
+            name="rest",
+            match=SimpleNamespace(host=("*",), path=("/**",), methods=None),
+            policies=(),
+            cache=None,
+            origin={"by_country": {"US": "us"}, "otherwise": "nearest"},
+        ),
+    )
+)
+EXPLANATION = Explanation(
+    method="GET", url="http://example.com/", client="192.0.2.1", client_why="the socket", route="api",
+    notes=(Note("geo", Verdict.REFUSE, "country KP is denied"),), status=403,
+)  # fmt: skip
+
+Use = Callable[..., None]
+
+
+@pytest.fixture
+def use(monkeypatch) -> Use:
+    """Replace a module by one that holds just these names."""
+
+    def replace(module: str, **names: object) -> None:
+        made = ModuleType(module)
+        vars(made).update(names)
+        monkeypatch.setitem(sys.modules, module, made)
+        parent, _, child = module.rpartition(".")
+        if parent in sys.modules:
+            monkeypatch.setattr(sys.modules[parent], child, made, raising=False)
+
+    return replace
+
+
+@pytest.fixture
+def yaml(tmp_path) -> str:
+    path = tmp_path / "edge.yaml"
+    path.write_text("routes: []\n")
+    return str(path)
+
+
+def call(*arguments: str, env: dict[str, str] | None = None) -> Result:
+    return CliRunner().invoke(main, arguments, env={"COLUMNS": "100", **(env or {})})
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_teaches_what_it_does(command):
+    result = call(command, "--help")
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 4
+    assert "Example" in result.output or command in ("demo", "version")
+
+
+def test_help_lists_the_commands_in_the_order_of_use():
+    output = call("--help").output
+    places = [output.index(f"\n  {command} ") for command in COMMANDS]
+    assert places == sorted(places)
+    assert "Exit codes" in output
+
+
+@pytest.mark.parametrize("arguments", [["version"], ["--version"]])
+def test_the_version_is_said(arguments):
+    result = call(*arguments)
+    assert result.exit_code == 0
+    assert __version__ in result.output
+
+
+def test_help_and_version_import_nothing_heavy():
+    script = (
+        "import sys; from click.testing import CliRunner; from edgeproxy.cli import main\n"
+        "for asked in ('--help', 'version'): assert CliRunner().invoke(main, [asked]).exit_code == 0\n"
+        "print([m for m in ('httpx', 'yaml', 'pydantic', 'uvicorn', 'asyncio.runners') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_check_prints_the_routes_as_a_table(use, yaml):
+    use("edgeproxy.config", load_config=lambda _: CONFIG)
+    result = call("check", yaml)
+    assert result.exit_code == 0
+    title, api, rest, end = result.output.splitlines()
+    assert title.split() == ["ROUTE", "HOSTS", "PATHS", "METHODS", "POLICIES", "CACHE", "ORIGIN"]
+    assert api.split(maxsplit=4) == [
+        "api", "api.example.com", "/api/**|/v2/**", "GET|HEAD",
+        "rate_limit(per_client|per_user) > geo(deny=KP) > headers > use(acme.policy:Guard)  ttl=30s  eu",
+    ]  # fmt: skip
+    assert rest.split(maxsplit=5)[:5] == ["rest", "*", "/**", "*", "-"]
+    assert rest.split(maxsplit=5)[5].split() == ["off", "by_country=US=us", "otherwise=nearest"]
+    assert end == f"{yaml}: all well, 2 routes"
+    assert title.index("CACHE") == api.index("ttl=30s") == rest.index("off")
+    assert "s3cret" not in result.output
+
+
+def broken(path: Path) -> None:
+    raise ConfigError("edge.yaml:3: routes[0].match: found 'x'\nedge.yaml:9: origins: found nothing")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["check"], ["run", "--config"], ["explain", "GET", "http://x/", "--config"]],
+    ids=["check", "run", "explain"],
+)
+def test_a_wrong_configuration_prints_all_errors_on_stderr_without_a_traceback(use, yaml, arguments):
+    use("edgeproxy.config", load_config=broken)
+    use("edgeproxy.explain", explain_config=None)
+    use("edgeproxy.server.supervisor", run=broken)
+    result = call(*arguments, yaml)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines() == [
+        "edge.yaml:3: routes[0].match: found 'x'",
+        "edge.yaml:9: origins: found nothing",
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["check"],
+        ["check", "missing.yaml"],
+        ["run"],
+        ["run", "--config", "missing.yaml"],
+        ["explain", "GET"],
+        ["purge"],
+        ["purge", "--all", "--host", "a.example", "--token", "t"],
+        ["purge", "--all"],
+        ["nonsense"],
+        ["purge", "--nonsense"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_two(arguments):
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert "Error:" in result.stderr
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_run_hands_the_file_to_the_supervisor_and_returns_its_code(use, yaml, code):
+    seen: list[Path] = []
+
+    def run(path: Path) -> int:
+        seen.append(path)
+        return code
+
+    use("edgeproxy.server.supervisor", run=run)
+    assert call("run", "--config", yaml).exit_code == code
+    assert call("run", env={"EDGEPROXY_CONFIG": yaml}).exit_code == code
+    assert seen == [Path(yaml), Path(yaml)]
+
+
+def test_demo_runs_the_demo(use):
+    use("edgeproxy.demo", run=None)
+    use("edgeproxy.demo.run", run_demo=lambda: 0)
+    assert call("demo").exit_code == 0
+
+
+def test_schema_is_json(use):
+    use("edgeproxy.config", schema=lambda: {"type": "object"})
+    assert json.loads(call("schema").output) == {"type": "object"}
+
+
+def test_explain_asks_with_what_was_given_and_prints_a_tree(use, yaml):
+    asked = []
+
+    def explain(*arguments: object) -> Explanation:
+        asked.append(arguments)
+        return EXPLANATION
+
+    use("edgeproxy.config", load_config=lambda _: CONFIG)
+    use("edgeproxy.explain", explain_config=explain)
+    result = call(
+        "explain", "GET", "http://example.com/", "--config", yaml, "--from", "192.0.2.1",
+        "--header", "Accept: text/html", "-H", "Cookie:a=b",
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert result.output == EXPLANATION.as_tree()
+    fields = [("Accept", "text/html"), ("Cookie", "a=b")]
+    assert asked == [(CONFIG, "GET", "http://example.com/", "192.0.2.1", fields)]
+
+
+def test_explain_prints_json_for_programs(use, yaml):
+    use("edgeproxy.config", load_config=lambda _: CONFIG)
+    use("edgeproxy.explain", explain_config=lambda *_: EXPLANATION)
+    result = call("explain", "GET", "http://example.com/", "--config", yaml, "--json")
+    assert json.loads(result.output) == EXPLANATION.as_dict()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RequestError(400, "bad-target", "The path climbs."), ValueError("The path climbs.")],
+    ids=["door", "value"],
+)
+def test_explain_refuses_what_is_no_request(use, yaml, error):
+    def explain(*_: object) -> Explanation:
+        raise error
+
+    use("edgeproxy.config", load_config=lambda _: CONFIG)
+    use("edgeproxy.explain", explain_config=explain)
+    result = call("explain", "GET", "http://x/..", "--config", yaml)
+    assert result.exit_code == 2
+    assert "The path climbs." in result.stderr
+
+
+def test_explain_refuses_what_is_no_header(use, yaml):
+    use("edgeproxy.config", load_config=lambda _: CONFIG)
+    use("edgeproxy.explain", explain_config=None)
+    result = call("explain", "GET", "http://x/", "--config", yaml, "-H", "nonsense")
+    assert (result.exit_code, "is not a header" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "document"),
+    [
+        (["--url", "http://a.example/x?y"], {"url": "http://a.example/x?y", "soft": False}),
+        (["--prefix", "http://a.example/x", "--soft"], {"prefix": "http://a.example/x", "soft": True}),
+        (["--host", "a.example"], {"host": "a.example", "soft": False}),
+        (["--tag", "news"], {"tag": "news", "soft": False}),
+        (["--all"], {"all": True, "soft": False}),
+    ],
+    ids=["url", "prefix", "host", "tag", "all"],
+)
+@respx.mock
+def test_purge_posts_to_the_admin_api_with_the_token(arguments, document):
+    done = {"purged": "tag", "value": "news", "soft": document["soft"]}
+    route = respx.post("http://127.0.0.1:9900/purge").respond(200, json=done)
+    result = call("purge", *arguments, env={"EDGEPROXY_ADMIN_TOKEN": "t0ken"})
+    assert result.exit_code == 0
+    assert result.output == f"{'made stale' if document['soft'] else 'purged'}: tag news\n"
+    request = route.calls.last.request
+    assert json.loads(request.content) == document
+    assert request.headers["authorization"] == "Bearer t0ken"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (httpx.Response(401, json={"detail": "Send the token."}), "answered 401: Send the token."),
+        (httpx.Response(502, text="<html>"), "answered 502: no reason given"),
+        (httpx.Response(404, json=["odd"]), "answered 404: no reason given"),
+    ],
+    ids=["refused", "not JSON", "not an object"],
+)
+@respx.mock
+def test_purge_says_why_the_admin_api_refused(answer, said):
+    respx.post("http://edge:9900/purge").mock(return_value=answer)
+    result = call("purge", "--all", "--token", "t0ken", "--admin", "http://edge:9900")
+    assert result.exit_code == 1
+    assert said in result.stderr
+    assert "t0ken" not in result.output
+
+
+@pytest.mark.parametrize("admin", ["http://127.0.0.1:1", "http://[", "nonsense"])
+def test_purge_says_so_when_there_is_no_admin_api(admin):
+    result = call("purge", "--all", "--token", "t0ken", "--admin", admin)
+    assert result.exit_code == 1
+    assert f"No admin API at {admin}" in result.stderr
+    assert "Traceback" not in result.stderr
