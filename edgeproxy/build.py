@@ -14,7 +14,7 @@ from edgeproxy.config import Route as RouteSection
 from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause
 from edgeproxy.errors import ConfigError
-from edgeproxy.feeds.geo_database import GeoFeed, open_database
+from edgeproxy.feeds.geo_database import GeoFeed
 from edgeproxy.feeds.jwks import JwksFeed
 from edgeproxy.fetch import Fetcher
 from edgeproxy.hallway import Hallway, Limits
@@ -24,7 +24,7 @@ from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.outcome import DoorMeters, OriginMeters, RouteMeters
 from edgeproxy.origin.choose import OriginChoice
-from edgeproxy.origin.request import FORWARDED_NAMES, forwarding
+from edgeproxy.origin.request import forwarding
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.upstream import Upstream
@@ -150,8 +150,9 @@ class Parts:
     def _build_geo(self) -> None:
         paths = self.config.geo.paths
         if paths:
-            self.geo.value = open_database(paths)
-            self.feeds.append(GeoFeed(paths, self.config.geo.check, self.geo).run)
+            feed = GeoFeed(paths, self.config.geo.check, self.geo)
+            feed.load()
+            self.feeds.append(feed.run)
 
     def _build_keys(self) -> None:
         for name, provider in self.config.jwt_providers.items():
@@ -181,18 +182,20 @@ class Parts:
         )
 
     def _route(self, section: RouteSection, ident: bytes) -> Route:
-        try:
-            policies = [self._policy(step) for step in section.policies]
-        except ValueError as error:  # what only shows when the rules of several places meet
-            raise ConfigError(f"route {section.name}: {error}") from None
-        choice = self._choice(section)
-        if choice.needs_place and not any(policy.name == "geo" for policy in policies):
-            policies.insert(0, Locate(self.geo))
-        asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
-        hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
         rule: CacheRule | None = None
         if section.cache:
             rule = compile_rule(section.cache, ident, self.config.cache.object_size)
+        try:
+            policies = [self._policy(step) for step in section.policies]
+            choice = self._choice(section)
+        except ValueError as error:  # what only shows when the rules of several places meet
+            raise ConfigError(f"route {section.name}: {error}") from None
+        if (choice.needs_place or (rule is not None and rule.country)) and not any(
+            policy.name == "geo" for policy in policies
+        ):
+            policies.insert(0, Locate(self.geo))
+        asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
+        hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
         return Route(
             name=section.name,
             policies=tuple(policies),
@@ -202,7 +205,7 @@ class Parts:
             body_size=section.body_size
             if section.body_size is not None
             else self.config.server.limits.body_size,
-            forwarding=forwarding(self.config.edge.id, asserted | UNTRUSTED_NAMES | FORWARDED_NAMES),
+            forwarding=forwarding(self.config.edge.id, asserted | UNTRUSTED_NAMES),
             hidden_query=hidden,
             meters=RouteMeters(self.slot, section.name, RESULTS),
         )

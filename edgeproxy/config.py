@@ -1,37 +1,26 @@
 """The root of the configuration: YAML -> a frozen tree of sections.
 
-`load_config` checks everything that can be known without acting: shapes and units here, names and
-reachability in `config_checks`. The sections of policies, cache and origins stand beside their code.
+`load_config` checks everything that can be known without acting: shapes and units in the models, names
+and reachability in `config_checks`. Sections of policies, cache and origins stand beside their code.
 """
 
 from __future__ import annotations
 
-import re
-import socket
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
-from urllib.parse import quote
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    PrivateAttr,
-    SecretStr,
-    StringConstraints,
-    create_model,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, PrivateAttr, StringConstraints, create_model, model_validator
 
 from edgeproxy.cache.rule import CacheSection
 from edgeproxy.config_checks import MOST_ROUTES, cross_checks
 from edgeproxy.config_dump import yaml_of
-from edgeproxy.config_errors import ReadAs, validated
+from edgeproxy.config_errors import validated
 from edgeproxy.config_file import load
+from edgeproxy.config_hints import ReadAs
 from edgeproxy.config_schema import editor_schema
+from edgeproxy.config_sections import Admin, CacheStore, Edge, Match, Name, Names, Server
 from edgeproxy.config_tree import Document
-from edgeproxy.errors import ConfigError, RequestError
-from edgeproxy.http.target import normalise_path
+from edgeproxy.errors import ConfigError
 from edgeproxy.origin.choose import OriginRule
 from edgeproxy.origin.settings import Origin
 from edgeproxy.policies.ab import Experiment
@@ -40,203 +29,7 @@ from edgeproxy.policies.headers import HeadersRule
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_rule import JwtRule
 from edgeproxy.policies.rate_limit import RateLimit
-from edgeproxy.units import AddressField, Duration, Model, NetworkField, Size
-
-_HOST = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
-_METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
-_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
-
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Above0 = Annotated[Duration, Field(gt=0)]
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-_OneOrMore = BeforeValidator(_as_list, json_schema_input_type=str | list[str])
-Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=16), _OneOrMore]
-
-
-def _host_name() -> str:
-    return _NOT_IN_NAMES.sub("-", socket.gethostname()).strip("._-")[:64] or "edge"
-
-
-class Edge(Model):
-    """Who this edge is."""
-
-    id: Name = Field(default_factory=_host_name)
-    """Name of this edge in Via, Cache-Status and the log. Default: the host's name."""
-    pop: Name = "local"
-    """Name of the place it runs in, said to clients as X-Served-By."""
-    location: (
-        tuple[Annotated[float, Field(ge=-90, le=90)], Annotated[float, Field(ge=-180, le=180)]] | None
-    ) = None
-    """Latitude and longitude of that place in degrees; the client's when geo does not know it."""
-
-
-class Listener(Model):
-    """One address that clients connect to."""
-
-    address: AddressField
-    """IP address and port: `0.0.0.0:8080`, `[::]:8080`, or `:8080`."""
-    proxy_protocol: bool = False
-    """Every connection begins with a PROXY protocol header (v1 or v2), which names the client."""
-
-
-def _as_listener(value: object) -> object:
-    return {"address": value} if isinstance(value, str) else value
-
-
-def _as_listeners(value: object) -> object:
-    return [cast("object", value)] if isinstance(value, str | dict) else value
-
-
-ListenerField = Annotated[
-    Listener, BeforeValidator(_as_listener, json_schema_input_type=AddressField | Listener)
-]
-
-
-class ServerLimits(Model):
-    """What one client may cost. Crossing a limit is answered with the status named here."""
-
-    head_timeout: Above0 = 10.0
-    """Time for a whole request head, however slowly it comes: 408."""
-    head_size: Annotated[Size, Field(ge=1024, le=2**20)] = 32 * 2**10
-    """Bytes of a request head: 431."""
-    head_fields: int = Field(default=100, ge=8, le=1000)
-    """Field lines of a request head: 431."""
-    url_size: Annotated[Size, Field(ge=256, le=2**16)] = 8 * 2**10
-    """Bytes of a request target: 414."""
-    body_size: Size = 10 * 2**20
-    """Bytes of a request body, unless the route says otherwise: 413."""
-    body_gap: Above0 = 20.0
-    """Time between two pieces of a request body: 408."""
-    keep_alive: Above0 = 60.0
-    """How long a connection may idle between requests; then it is closed."""
-    keep_alive_requests: int = Field(default=1000, ge=1)
-    """Requests on one connection; then it is closed."""
-    send_gap: Above0 = 30.0
-    """How long a client may read nothing of an answer; then the connection is closed."""
-    connections: int = Field(default=10_000, ge=1, le=1_000_000)
-    """Client connections of one worker: 503."""
-    drain: Above0 = 30.0
-    """How long requests in flight may take to end after SIGTERM."""
-    drain_idle: Above0 = 1.0
-    """How long idle connections stay open after SIGTERM, for a request that is on its way."""
-
-
-class AccessLogSection(Model):
-    """One JSON line per request."""
-
-    path: Annotated[str, StringConstraints(min_length=1)] = "-"
-    """File to append to, `-` for standard output, or `off`."""
-    sample: float = Field(default=1.0, ge=0, le=1)
-    """Share of requests that is logged."""
-
-
-class Server(Model):
-    """Where clients connect, and what they may."""
-
-    listen: Annotated[
-        tuple[ListenerField, ...],
-        Field(min_length=1, max_length=32),
-        BeforeValidator(_as_listeners, json_schema_input_type=ListenerField | tuple[ListenerField, ...]),
-    ] = (Listener(address="0.0.0.0:8080"),)
-    """Addresses, each with `proxy_protocol: true` if a balancer in front speaks it. Default: 0.0.0.0:8080."""
-    workers: Literal["auto"] | Annotated[int, Field(ge=1, le=128)] = "auto"
-    """Worker processes; `auto` is one per core."""
-    trusted_proxies: Annotated[
-        tuple[NetworkField, ...], BeforeValidator(_as_list, json_schema_input_type=str | list[str])
-    ] = ()
-    """Networks whose X-Forwarded-For and Forwarded are believed."""
-    limits: ServerLimits = ServerLimits()
-    """Deadlines and sizes."""
-    access_log: AccessLogSection = AccessLogSection()
-    """Where each request is written down."""
-
-
-def _as_absent(value: object) -> object:
-    return None if value == "" else value
-
-
-class Admin(Model):
-    """The listener for metrics, health, purge and explain. Keep it away from clients."""
-
-    listen: AddressField | None = Field(default="127.0.0.1:9900", validate_default=True)
-    """IP address and port; `null` for none."""
-    token: Annotated[SecretStr | None, BeforeValidator(_as_absent)] = None
-    """Bearer token of purge and explain; without one both answer 403. 16 characters or more when the
-    listener is not on loopback."""
-
-
-class CacheStore(Model):
-    """The memory that all routes share."""
-
-    memory: Size = 64 * 2**20
-    """Bytes of stored answers per worker."""
-    object_size: Annotated[Size, Field(gt=0)] = 8 * 2**20
-    """The largest body that is stored, whatever a route says."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> CacheStore:
-        if self.object_size > self.memory > 0:
-            raise ValueError("object_size is above memory, so the largest objects could never be stored")
-        return self
-
-
-def _host(text: str) -> str:
-    name = text.lower().removesuffix(".")
-    if _HOST.fullmatch(name):
-        return name
-    if not name.isascii():
-        raise ValueError(f"{text!r} is not a host as clients send it; write its xn-- form")
-    raise ValueError(
-        f"{text!r} is not a host; write www.example.com, *.example.com or *, without scheme and port"
-    )
-
-
-def _path(text: str) -> str:
-    if not text.startswith("/"):
-        raise ValueError(f"{text!r} is not a path; write /exact, /prefix/** or /a/*/b")
-    if "**" in text.removesuffix("/**"):
-        raise ValueError(f"{text!r} has ** in the middle; it can only be the last segment: /prefix/**")
-    if ";" in text:
-        raise ValueError(f"{text!r} can never match: routes see paths without ;parameters")
-    if not text.isascii():
-        raise ValueError(f"{text!r} can never match: clients send it as {quote(text, safe='/*%')!r}")
-    try:
-        normal = normalise_path(text.encode()).decode()
-    except RequestError as error:
-        raise ValueError(f"{text!r} can never match: {error.detail}") from None
-    if normal != text or re.search(r"[\x00- ?#\\\x7f]", text):
-        other = f"; write {normal!r}" if normal != text else ": it holds a character that paths do not have"
-        raise ValueError(f"{text!r} can never match{other}")
-    return text
-
-
-def _method(text: str) -> str:
-    if not _METHOD.fullmatch(text):
-        raise ValueError(f"{text!r} is not a method; write it in upper case, like GET")
-    return text
-
-
-class Match(Model):
-    """Which requests a route takes: any of the hosts, any of the paths, any of the methods."""
-
-    host: Annotated[tuple[Annotated[str, AfterValidator(_host)], ...], Field(min_length=1), _OneOrMore] = (
-        "*",
-    )
-    """Hosts: `www.example.com`, `*.example.com` (any depth below it), `*`. Default: all."""
-    path: Annotated[tuple[Annotated[str, AfterValidator(_path)], ...], Field(min_length=1), _OneOrMore] = (
-        "/**",
-    )
-    """Paths: `/exact`, `/prefix/**` (it and all below), `/a/*/b` (any one segment). Default: all."""
-    methods: (
-        Annotated[tuple[Annotated[str, AfterValidator(_method)], ...], Field(min_length=1), _OneOrMore] | None
-    ) = None
-    """Methods, like [GET, HEAD]. Default: all."""
-
+from edgeproxy.units import Model, Size
 
 ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
 

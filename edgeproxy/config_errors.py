@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
-from types import UnionType
-from typing import Annotated, Any, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, GetCoreSchemaHandler, ValidationError
-from pydantic_core import CoreSchema, ErrorDetails, core_schema
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
+from edgeproxy.config_hints import key_doc, key_names, models_at
 from edgeproxy.config_tree import Document, Problem, Tree, TreePath, either, inside, shown, suggestion
 from edgeproxy.record import record
 
@@ -175,13 +175,17 @@ class _Explainer:
         name = fault.path[-1]
         if isinstance(name, int):
             return f"found nothing, expected one more entry, the {_ordinal(name)}"
-        docs = [_doc(each, name) for each in self._models(fault.path[:-1]) if name in _names(each)]
+        docs = [
+            key_doc(each, name) for each in models_at(self._model, fault.path[:-1]) if name in key_names(each)
+        ]
         said = next((f": {doc}" for doc in docs if doc), "")
         return f"found nothing, expected this setting{said}"
 
     def _unknown_key(self, fault: _Fault) -> str:
         key = str(fault.path[-1])
-        known = dict.fromkeys(name for each in self._models(fault.path[:-1]) for name in _names(each))
+        known = dict.fromkeys(
+            name for each in models_at(self._model, fault.path[:-1]) for name in key_names(each)
+        )
         near = suggestion(key, known)
         return f"found an unknown key{near}" if near else f"found an unknown key, expected {either(known)}"
 
@@ -211,13 +215,6 @@ class _Explainer:
         named = isinstance(value, dict | list) or found in said or fault.of_key
         comma = "," if said.startswith("expected ") else ":"
         return said if named else f"found {found}{comma} {said}"
-
-    def _models(self, path: TreePath) -> list[type[BaseModel]]:
-        """The sections that may stand at `path`."""
-        hints: list[object] = [self._model]
-        for step in path:
-            hints = [inner for hint in hints for inner in _inside(hint, step)]
-        return [hint for each in hints for hint in _models_of(each)]
 
 
 _EXPLAINED: dict[str, Callable[[_Explainer, _Fault], str]] = {
@@ -264,61 +261,3 @@ def _bare(words: Iterable[str]) -> list[str]:
 
 def _ordinal(position: int) -> str:
     return {0: "first", 1: "second", 2: "third"}.get(position, f"{position + 1}th")
-
-
-def _names(model: type[BaseModel]) -> dict[str, str]:
-    """Key in the file -> name of the field."""
-    return {field.alias or name: name for name, field in model.model_fields.items()}
-
-
-def _doc(model: type[BaseModel], key: str) -> str:
-    text = model.model_fields[_names(model)[key]].description or ""
-    return re.sub(r"\s+", " ", text).partition(". ")[0].rstrip(".")
-
-
-def _models_of(hint: object) -> list[type[BaseModel]]:
-    """The models that a type hint allows at this very place."""
-    if isinstance(hint, type) and issubclass(hint, BaseModel):
-        return [hint]
-    if get_origin(hint) is Annotated:
-        inner, *metadata = get_args(hint)
-        stands_for = [each.model for each in metadata if isinstance(each, ReadAs)]
-        return [model for each in stands_for or [inner] for model in _models_of(each)]
-    if get_origin(hint) in (Union, UnionType):
-        return [model for each in get_args(hint) for model in _models_of(each)]
-    return []
-
-
-def _inside(hint: object, step: str | int) -> list[object]:
-    """The type hints of what is at `step` inside a value with this type hint."""
-    found: list[object] = []
-    for model in _models_of(hint):
-        name = _names(model).get(str(step))
-        if name is not None:
-            field = model.model_fields[name]
-            metadata = tuple(cast("Iterable[object]", field.metadata))
-            annotation = cast("object", field.annotation)
-            found.append(Annotated[(annotation, *metadata)] if metadata else annotation)  # pyright: ignore[reportInvalidTypeForm]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        found += _inside(arguments[0], step)
-    elif origin in (Union, UnionType):
-        found += [inner for each in arguments if not _models_of(each) for inner in _inside(each, step)]
-    elif isinstance(step, int) and origin in (list, tuple):
-        found += [each for each in arguments if each is not Ellipsis]
-    elif isinstance(step, str) and origin is dict:
-        found.append(arguments[1])
-    return found
-
-
-class ReadAs:
-    """In a type hint: this value is read as `model`, then becomes what `convert` makes of it."""
-
-    def __init__(self, model: type[BaseModel], convert: Callable[[Any], object]) -> None:
-        self.model = model
-        self._convert = convert
-
-    def __get_pydantic_core_schema__(self, _source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(
-            self._convert, handler.generate_schema(self.model)
-        )

@@ -39,7 +39,7 @@ class Reach:
         if self.methods is not None and (other.methods is None or not other.methods <= self.methods):
             return False
         for narrow in other.paths:
-            if not any([path_covers(wide, narrow) for wide in self.paths]):
+            if not any(path_covers(wide, narrow) for wide in self.paths):
                 return False  # paths first: they differ most often
         return all(any(host_covers(wide, narrow) for wide in self.hosts) for narrow in other.hosts)
 

@@ -59,7 +59,9 @@ def _cache_word(route: Route, decision: Serve | Fetch | ServeStale) -> str:
     if route.rule is None:
         return "bypass: the route has no cache"
     if isinstance(decision, Fetch):
-        return f"fwd={decision.cause.value}" + (" (what is stored is known to the workers)" if decision.key else "")
+        return f"fwd={decision.cause.value}" + (
+            " (what is stored is known to the workers)" if decision.key else ""
+        )
     return "answered by the cache"
 
 

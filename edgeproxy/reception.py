@@ -84,8 +84,9 @@ class Reception:
         if self._target is not None:
             self._target.add(data)
             return
-        self._early.append(data)  # the same read that brought the head; no more until flow_to
-        self.connection.pause()
+        self._early.append(data)  # came with the head, before the fetch woke up
+        if len(self._early) > 1:  # pausing costs two system calls: not for what is one read anyway
+            self.connection.pause()
 
     def on_end(self, trailers: list[Field]) -> None:
         self._over(None)

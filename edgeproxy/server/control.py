@@ -75,7 +75,9 @@ class Control:
     def reload(self) -> None:
         """Take over the accepted configuration: probers start anew with nothing known."""
         try:
-            parts = Parts(load_config(self.shared.config_path), self.shared, self._slot, self.parts, logs=False)
+            parts = Parts(
+                load_config(self.shared.config_path), self.shared, self._slot, self.parts, logs=False
+            )
         except (ConfigError, OSError):
             logger.exception("reload failed in the control process: the running configuration stays")
             return

@@ -145,7 +145,8 @@ class Supervisor:
         except (ConfigError, OSError) as error:
             self._shared.refused()
             logger.error(  # noqa: TRY400 - the message is the whole story, a traceback is not
-                "reload refused, the running configuration stays:\n%s", error)
+                "reload refused, the running configuration stays:\n%s", error
+            )
             return
         if config.server != self._config.server or config.admin != self._config.admin:
             logger.warning("changes under server: and admin: take effect at the next restart")
