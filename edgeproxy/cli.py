@@ -111,14 +111,15 @@ def check(file: Path | None, config: Path | None) -> None:
 
 
 @main.command()
-def demo() -> None:
+@click.option("--workers", type=click.IntRange(1, 64), default=1, help="Worker processes of the edge.")
+def demo(workers: int) -> None:
     """Start two demo origins, a token issuer and an edge, and print a tour of curl lines.
 
     Needs no network and no configuration. Ctrl-C ends it.
     """
     from edgeproxy.demo.run import run_demo
 
-    sys.exit(run_demo())
+    sys.exit(run_demo(workers))
 
 
 @main.command()

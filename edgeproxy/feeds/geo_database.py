@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile, gettempdir
+from typing import IO
 
 import maxminddb
 from maxminddb.const import MODE_MMAP, MODE_MMAP_EXT
@@ -45,13 +46,11 @@ def open_database(paths: Sequence[str], counts: GeoCounts | None = None) -> GeoD
 
 
 def _open(path: str) -> Reader:
-    if not Path(path).is_file():
-        raise ConfigError(f"geo.database: {path} is not a file; set it to the path of an .mmdb file")
     try:
+        if not Path(path).is_file():
+            raise ConfigError(f"geo.database: {path} is not a file; set it to the path of an .mmdb file")
         with NamedTemporaryFile(prefix="edgeproxy-geo-") as copy:
-            with Path(path).open("rb") as file:
-                shutil.copyfileobj(file, copy)
-            copy.flush()
+            _copy(path, copy)
             # maxminddb's own types are incomplete.
             reader: Reader = maxminddb.open_database(copy.name, _mode())  # pyright: ignore[reportUnknownMemberType]
         _check(reader)
@@ -60,11 +59,23 @@ def _open(path: str) -> Reader:
             f"geo.database: {path} cannot be read or copied ({error.strerror});"
             f" check its rights and the room in {gettempdir()}"
         ) from None
+    except ConfigError:
+        raise
     except Exception as error:  # the reader raises whatever its decoder stumbles over
         raise ConfigError(
             f"geo.database: {path} is not a sound MaxMind DB ({type(error).__name__}); fetch it again"
         ) from None
     return reader
+
+
+def _copy(path: str, copy: IO[bytes]) -> None:
+    """Raises ConfigError when somebody writes to the file meanwhile: it would be half old, half new."""
+    with Path(path).open("rb") as file:
+        before = _stamp_of(path)
+        shutil.copyfileobj(file, copy)
+        copy.flush()
+    if _stamp_of(path) != before:
+        raise ConfigError(f"geo.database: {path} changes while it is read; replace it by rename")
 
 
 def _mode() -> int:

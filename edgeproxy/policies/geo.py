@@ -1,13 +1,14 @@
 """`geo`: where a client is, who may come, who is sent elsewhere, and what the origin learns of it.
 
-Whatever the origin is told becomes part of the cache key, so nobody gets another country's answer.
-What a rule says about a country is worked out once per country, not per request.
+Rule: whatever the origin is told becomes part of the cache key, so nobody gets another place's answer.
+What a rule says about a place is worked out once per country (or what else it tells), not per request.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from operator import attrgetter
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -22,19 +23,24 @@ from edgeproxy.record import record
 from edgeproxy.snapshot import Snapshot
 from edgeproxy.units import Duration, Model
 
-ASSERTED = (
-    b"x-geo-country",
-    b"x-geo-continent",
-    b"x-geo-region",
-    b"x-geo-subdivision",
-    b"x-geo-city",
-    b"x-geo-latitude",
-    b"x-geo-longitude",
-    b"x-geo-asn",
-    b"x-geo-organisation",
-)
+Fact = Literal["country", "continent", "subdivision", "city", "location", "asn", "organisation"]
+"""What an origin can be told about a client."""
+
+# Fact -> (field, attribute of Place) of each field that says it.
+_FIELDS: dict[Fact, tuple[tuple[bytes, str], ...]] = {
+    "country": ((b"X-Geo-Country", "country"),),
+    "continent": ((b"X-Geo-Continent", "continent"),),
+    "subdivision": ((b"X-Geo-Subdivision", "subdivision"),),
+    "city": ((b"X-Geo-City", "city"),),
+    "location": ((b"X-Geo-Latitude", "latitude"), (b"X-Geo-Longitude", "longitude")),
+    "asn": ((b"X-Geo-ASN", "asn"),),
+    "organisation": ((b"X-Geo-Organisation", "organisation"),),
+}
+# Clients' copies never pass, whatever a rule tells: an origin that reads one field trusts them all.
+ASSERTED = tuple([name.lower() for fields in _FIELDS.values() for name, _ in fields])
+_NOT_IN_FIELDS = re.compile(rb"[^ -$&-~]")  # visible ASCII and spaces, without `%`
 _GROUP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_MAX_OUTCOMES = 4096  # per policy: (country, continent) pairs that a database may come up with
+_MAX_OUTCOMES = 4096  # per policy: different facts that are remembered
 
 
 class GeoSection(Model):
@@ -81,8 +87,18 @@ class GeoRule(Model):
     redirect: dict[str, str] = Field(default_factory=dict)
     """Place -> URL its visitors are sent to, like `https://de.example.com{path}{query}` or `/de{path}`.
     {path}, {query} (with its `?`) and {country} are filled in. The first place that fits counts."""
-    headers: bool = True
-    """Tell the origin X-Geo-Country and X-Geo-Continent; its answers are then cached per country."""
+    headers: bool | tuple[Fact, ...] = True
+    """Tell the origin where the client is: `true` for X-Geo-Country and X-Geo-Continent, or a list of
+    country, continent, subdivision, city, location (X-Geo-Latitude, X-Geo-Longitude), asn (X-Geo-ASN) and
+    organisation. Answers are cached apart for everything told: ask for more than the country where
+    little is cached. Text is percent-encoded UTF-8; what is not known is not sent."""
+
+    @property
+    def told(self) -> tuple[Fact, ...]:
+        """The facts that `headers` names."""
+        if isinstance(self.headers, tuple):
+            return tuple(dict.fromkeys(self.headers))
+        return ("country", "continent") if self.headers else ()
 
     @field_validator("redirect")
     @classmethod
@@ -103,7 +119,7 @@ class GeoRule(Model):
 
 @record
 class _Outcome:
-    """What the rule says about one (country, continent)."""
+    """What the rule says about places that do not differ in what it looks at or tells."""
 
     refused: str  # why, or empty
     target: Target | None
@@ -130,13 +146,15 @@ class Geo:
         self._allow = PlaceSet(rule.allow, groups)
         self._deny = PlaceSet(rule.deny, groups)
         self._targets = [(PlaceSet([name], groups), Target(each)) for name, each in rule.redirect.items()]
-        self._outcomes: dict[tuple[str, str], _Outcome] = {}
+        self._fields = [field for fact in rule.told for field in _FIELDS[fact]]
+        self._facts = attrgetter("country", "continent", *[attribute for _, attribute in self._fields])
+        self._outcomes: dict[object, _Outcome] = {}
 
     def __call__(self, request: Request, ctx: Context, /) -> Response | None:
         """A refusal, a redirect, or None with `ctx.place` set and the origin's fields added."""
         database = self._database.value
         place = ctx.place = NOWHERE if database is None else database.place(ctx.client)
-        outcome = self._outcomes.get((place.country, place.continent))
+        outcome = self._outcomes.get(self._facts(place))
         if outcome is None:
             outcome = self._work_out(place)
         if outcome.refused:
@@ -168,7 +186,7 @@ class Geo:
             self._outcomes.clear()
         target = next((target for places, target in self._targets if place in places), None)
         outcome = _Outcome(self._refusal(place), target, *self._assertions(place))
-        self._outcomes[place.country, place.continent] = outcome
+        self._outcomes[self._facts(place)] = outcome
         return outcome
 
     def _refusal(self, place: Place) -> str:
@@ -183,15 +201,14 @@ class Geo:
         return ""
 
     def _assertions(self, place: Place) -> tuple[tuple[Edit, ...], tuple[bytes, ...]]:
-        if not self._rule.headers:
-            return (), ()
-        country, continent = place.country.encode(), place.continent.encode()
         edits: list[Edit] = []
-        if country:
-            edits.append(Edit(Op.SET, b"X-Geo-Country", country))
-        if continent:
-            edits.append(Edit(Op.SET, b"X-Geo-Continent", continent))
-        return tuple(edits), (b"country:" + country, b"continent:" + continent)
+        key_parts: list[bytes] = []
+        for name, attribute in self._fields:
+            value = _field_value(getattr(place, attribute))
+            key_parts.append(attribute.encode() + b":" + value)
+            if value:
+                edits.append(Edit(Op.SET, name, value))
+        return tuple(edits), tuple(key_parts)
 
 
 class Locate:
@@ -211,6 +228,14 @@ class Locate:
         if ctx.notes is not None:
             ctx.note(self.name, Verdict.ALLOW, f"located: {_shown(ctx.place)}")
         return None
+
+
+def _field_value(value: str | float | None) -> bytes:
+    """What a fact looks like in a field; empty when unknown. No byte of it can end a line."""
+    if value is None:
+        return b""
+    text = f"{value:.4f}" if isinstance(value, float) else str(value)
+    return _NOT_IN_FIELDS.sub(lambda match: b"%%%02X" % match[0][0], text.strip().encode("utf-8", "replace"))
 
 
 def _shown(place: Place) -> str:

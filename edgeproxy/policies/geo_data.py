@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import ipaddress
 import math
-import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Any, Protocol, cast
 
 from cachetools import LRUCache
 
 from edgeproxy.context import NOWHERE, Place
+from edgeproxy.countries import CONTINENTS, COUNTRIES
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_ADDRESSES = 65_536
 MAX_NETWORKS = 65_536
 
-_CODE = re.compile(r"[A-Z]{2}")
+_CONTINENTS = frozenset(CONTINENTS.values())
+_ORGANISATION = ("autonomous_system_organization", "as_organization", "as_name", "organization")
+_LATEST = 2**33  # seconds; a build time beyond the year 2242 is none
 
 
 class Metadata(Protocol):
@@ -63,8 +65,9 @@ class GeoDatabase:
         self._addresses: dict[str, Place] = {}
         self._older: dict[str, Place] = {}
         self._networks: LRUCache[tuple[int, int, int], Place] = LRUCache(MAX_NETWORKS)
-        self.built_at = float(min((each.build_epoch for each in about), default=0))
-        """Build time of the oldest database, in epoch seconds."""
+        epochs = [each.build_epoch for each in about]
+        self.built_at = float(min([epoch for epoch in epochs if epoch < _LATEST], default=0))
+        """Build time of the oldest database, in epoch seconds; 0 when none of them says it."""
         self.counts = GeoCounts() if counts is None else counts
 
     def place(self, address: str) -> Place:
@@ -147,16 +150,14 @@ def read_place(record: object) -> Place:
     first = cast("list[object]", subdivisions)[0] if isinstance(subdivisions, list) and subdivisions else None
     latitude, longitude = _location(data)
     return Place(
-        country=_code(_inner(country, "iso_code") or data.get("country_code") or country),
-        continent=_code(_inner(continent, "code") or data.get("continent_code") or continent),
+        country=_code(_inner(country, "iso_code") or data.get("country_code") or country, COUNTRIES),
+        continent=_code(_inner(continent, "code") or data.get("continent_code") or continent, _CONTINENTS),
         subdivision=_text(_inner(first, "iso_code") or data.get("state1_code")),
         city=_text(_inner(_inner(data.get("city"), "names"), "en") or data.get("city")),
         latitude=latitude,
         longitude=longitude,
         asn=_asn(data.get("autonomous_system_number", data.get("asn"))),
-        organisation=_text(
-            data.get("autonomous_system_organization") or data.get("as_name") or data.get("organization")
-        ),
+        organisation=_text(next((data[key] for key in _ORGANISATION if data.get(key)), "")),
     )
 
 
@@ -175,10 +176,10 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else ""
 
 
-def _code(value: object) -> str:
-    """Two upper-case letters or nothing: it goes into keys and fields."""
+def _code(value: object, known: Container[str]) -> str:
+    """A code of `known` or nothing: a damaged record, or `A1` and `ZZ` of old ones, is no place."""
     code = value.upper() if isinstance(value, str) else ""
-    return code if _CODE.fullmatch(code) else ""
+    return code if code in known else ""
 
 
 def _degrees(value: object, most: float) -> float | None:

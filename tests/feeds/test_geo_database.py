@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -144,6 +144,24 @@ def test_overwriting_a_file_in_place_does_not_reach_what_is_open(tmp_path: Path)
     assert opened.place("192.0.2.1").country == "DE"
 
 
+def test_a_file_that_is_being_written_is_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copy_while_it_grows(source: IO[bytes], copy: IO[bytes]) -> None:
+        copy.write(source.read())
+        with file.open("ab") as other:
+            other.write(b"more")
+
+    monkeypatch.setattr("edgeproxy.feeds.geo_database.shutil.copyfileobj", copy_while_it_grows)
+    with pytest.raises(ConfigError, match="replace it by rename"):
+        open_database([str(file)])
+
+
+def test_a_build_time_that_no_clock_reaches_is_none(data_dir: Path) -> None:
+    odd = data_dir / "geoip" / "broken" / "libmaxminddb-uint64-max-epoch.mmdb"
+    sound = data_dir / "geoip" / "GeoIP2-City-Test.mmdb"
+    assert open_database([str(odd)]).built_at == 0.0
+    assert open_database([str(odd), str(sound)]).built_at == open_database([str(sound)]).built_at > 1e9
+
+
 def test_no_copy_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     path = Path(database(tmp_path, "geo.mmdb", ("192.0.2.0/24", {"country_code": "DE"})))
@@ -196,6 +214,12 @@ RECORDS: dict[str, tuple[object, Place]] = {
     ),
     "flat-continent": ({"country": "JP", "continent": "AS"}, Place("JP", "AS")),
     "country-name-only": ({"country": "Japan"}, NOWHERE),
+    "no-country": ({"country": {"iso_code": "ZZ"}, "continent": {"code": "XX"}}, NOWHERE),
+    "region-of-old-databases": (
+        {"country_code": "EU", "as_organization": "Example"},
+        Place(organisation="Example"),
+    ),
+    "registered-elsewhere": ({"registered_country": {"iso_code": "US"}}, NOWHERE),
     "no-map": ("DE", NOWHERE),
     "wrong-types": (
         {"country": ["DE"], "continent": 7, "city": {"names": "x"}, "subdivisions": ["x"], "location": "x"},

@@ -153,6 +153,90 @@ def test_without_headers_the_key_knows_no_country() -> None:
     assert (ctx.to_origin, ctx.key_parts, ctx.place) == ([], (), PLACES[DE])
 
 
+class One(Known):
+    """A database that knows one place for everybody."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.only = place
+
+    def place(self, address: str) -> Place:
+        return self.only
+
+
+EVERYTHING = ["country", "continent", "subdivision", "city", "location", "asn", "organisation"]
+TOLD: dict[str, tuple[list[str], Place, list[tuple[bytes, bytes]]]] = {
+    "in-the-order-of-the-rule": (
+        ["city", "country"],
+        Place("DE", "EU", city="Bonn"),
+        [(b"X-Geo-City", b"Bonn"), (b"X-Geo-Country", b"DE")],
+    ),
+    "everything": (
+        EVERYTHING,
+        Place("BR", "SA", "SP", "São Paulo", -23.5505, -46.63331, 28571, "50% of A, B"),
+        [
+            (b"X-Geo-Country", b"BR"),
+            (b"X-Geo-Continent", b"SA"),
+            (b"X-Geo-Subdivision", b"SP"),
+            (b"X-Geo-City", b"S%C3%A3o Paulo"),
+            (b"X-Geo-Latitude", b"-23.5505"),
+            (b"X-Geo-Longitude", b"-46.6333"),
+            (b"X-Geo-ASN", b"28571"),
+            (b"X-Geo-Organisation", b"50%25 of A, B"),
+        ],
+    ),
+    "only-what-is-known": (EVERYTHING, Place("DE"), [(b"X-Geo-Country", b"DE")]),
+    "equator": (
+        ["location"],
+        Place(latitude=0.0, longitude=0.0),
+        [(b"X-Geo-Latitude", b"0.0000"), (b"X-Geo-Longitude", b"0.0000")],
+    ),
+    "named-twice": (["asn", "asn"], Place(asn=7), [(b"X-Geo-ASN", b"7")]),
+    "line-end-in-a-name": (["city"], Place(city="Bonn\r\nX: 1\0"), [(b"X-Geo-City", b"Bonn%0D%0AX: 1%00")]),
+    "half-a-character": (["city"], Place(city="a\ud800"), [(b"X-Geo-City", b"a?")]),
+}
+
+
+@pytest.mark.parametrize(("headers", "place", "told"), TOLD.values(), ids=TOLD.keys())
+def test_a_list_of_facts_tells_these_and_keys_each(
+    headers: list[str], place: Place, told: list[tuple[bytes, bytes]]
+) -> None:
+    policy, ctx = geo(One(place), headers=headers), context(DE)
+    assert policy(request(), ctx) is None
+    assert [(edit.name, edit.value) for edit in ctx.to_origin] == told
+    for name, value in told:
+        assert any(part.endswith(b":" + value) for part in ctx.key_parts), name
+
+
+def test_places_that_differ_in_what_is_told_have_different_keys() -> None:
+    database = One(Place("DE", "EU", city="Bonn"))
+    policy, bonn, berlin = geo(database, headers=["city"]), context(DE), context(DE)
+    policy(request(), bonn)
+    database.only = Place("DE", "EU", city="Berlin")
+    policy(request(), berlin)
+    assert (bonn.key_parts, berlin.key_parts) == ((b"city:Bonn",), (b"city:Berlin",))
+
+
+@pytest.mark.parametrize("headers", [True, False, ["asn"]])
+def test_no_rule_lets_a_clients_own_words_pass(headers: object) -> None:
+    names = {
+        b"country",
+        b"continent",
+        b"subdivision",
+        b"city",
+        b"latitude",
+        b"longitude",
+        b"asn",
+        b"organisation",
+    }
+    assert set(geo(headers=headers).asserted) == {b"x-geo-" + name for name in names}
+
+
+def test_a_fact_nobody_has_is_refused() -> None:
+    with pytest.raises(ValidationError, match="country"):
+        GeoRule.model_validate({"headers": ["postal"]})
+
+
 def test_memory_does_not_grow_with_what_a_database_comes_up_with() -> None:
     class Odd(Known):
         def place(self, address: str) -> Place:

@@ -1,0 +1,76 @@
+"""A demo issuer of tokens: a key made at start, its JWK set, and tokens for whoever asks.
+
+    python -m edgeproxy.demo.issuer --listen 127.0.0.1:8003
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jwt.algorithms import OKPAlgorithm
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from edgeproxy.demo.origins import serve
+
+ISSUER = "https://issuer.demo.example/"
+AUDIENCE = "demo"
+KID = "demo-key"
+
+
+class Issuer:
+    """One key that is published, and one that is not: what it signs is forged."""
+
+    def __init__(self) -> None:
+        self._key = Ed25519PrivateKey.generate()
+        self._other = Ed25519PrivateKey.generate()
+
+    def app(self) -> Starlette:
+        """The ASGI app."""
+        return Starlette(
+            routes=[
+                Route("/jwks.json", self.jwks),
+                Route("/token", self.token),
+                Route("/forged", self.forged),
+            ]
+        )
+
+    async def jwks(self, request: Request) -> Response:
+        key = json.loads(OKPAlgorithm.to_jwk(self._key.public_key()))
+        return JSONResponse({"keys": [{**key, "kid": KID, "use": "sig", "alg": "EdDSA"}]})
+
+    async def token(self, request: Request) -> Response:
+        return PlainTextResponse(_token(self._key, request))
+
+    async def forged(self, request: Request) -> Response:
+        return PlainTextResponse(_token(self._other, request))
+
+
+def _token(key: Ed25519PrivateKey, request: Request) -> str:
+    asked = request.query_params
+    now = int(time.time())
+    claims = {
+        "iss": ISSUER,
+        "aud": AUDIENCE,
+        "sub": asked.get("sub", "alice"),
+        "scope": asked.get("scope", "read"),
+        "exp": now + int(asked.get("ttl", "300")),
+    }
+    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": KID})
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--listen", default="127.0.0.1:8003", help="host:port")
+    serve(Issuer().app(), parser.parse_args().listen)
+
+
+if __name__ == "__main__":
+    main()

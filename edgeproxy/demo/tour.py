@@ -1,0 +1,125 @@
+"""The guided tour of the demo: curl lines that work exactly as printed, and what to see in their output."""
+
+from __future__ import annotations
+
+from edgeproxy.record import record
+
+TOKEN = "demo-admin-token"  # noqa: S105 - of a demo that listens on loopback only
+GERMANY, AMERICA, NORTH_KOREA = "192.0.2.7", "198.51.100.7", "203.0.113.7"
+
+
+@record
+class Step:
+    """One stop: what it shows, the lines to type, and texts that their output holds."""
+
+    title: str
+    text: str
+    commands: tuple[str, ...]
+    expect: tuple[str, ...]
+
+
+def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
+    """The tour for these base URLs."""
+    status = "| grep -iE '^(HTTP|age|cache-status|x-served-by|set-cookie|ratelimit|retry-after|www-auth|location)|region|Hello'"
+
+    def curl(path: str, *options: str, client: str = GERMANY) -> str:
+        return " ".join(["curl -si", *options, f"-H 'X-Forwarded-For: {client}'", f"'{edge}{path}'", status])
+
+    bearer = f"-H \"Authorization: Bearer $(curl -s '{issuer}/{{}}')\""
+    manage = f"-H 'Authorization: Bearer {TOKEN}'"
+    fail = f"curl -s -X POST '{origin}/_control/fail?mode={{}}'; echo"
+    jar = "-b /tmp/edgeproxy-demo-jar -c /tmp/edgeproxy-demo-jar"
+    return [
+        Step(
+            "A miss, then a hit",
+            "The second answer comes from the edge: same number, an Age, and Cache-Status says hit.",
+            (curl("/api/products"), curl("/api/products")),
+            ("fwd=uri-miss", "; hit; ttl="),
+        ),
+        Step(
+            "Stale, while it is refreshed",
+            "Fresh for 2 s. After that the old answer comes at once, and the next one is already new.",
+            (curl("/api/news"), "sleep 3; " + curl("/api/news"), "sleep 0.5; " + curl("/api/news")),
+            ('"answer":1', "ttl=-", '"answer":2'),
+        ),
+        Step(
+            "Stale, while the origin is broken",
+            "The origin is told to fail. The edge goes on with what it has, for 300 s (stale-if-error).",
+            (
+                fail.format("on"),
+                "sleep 13; " + curl("/api/news"),
+                fail.format("off"),
+            ),
+            ('"failing":true', "200 OK", "fwd=stale; fwd-status=503", '"failing":false'),
+        ),
+        Step(
+            "A country that is denied",
+            f"{NORTH_KOREA} lies in North Korea, says the demo's database.",
+            (curl("/", client=NORTH_KOREA),),
+            ("403 Forbidden", "detail=geo"),
+        ),
+        Step(
+            "A country that goes to the other origin",
+            "The same page for a client in Germany and one in the United States.",
+            (curl("/", client=GERMANY), curl("/", client=AMERICA)),
+            ("Hello from <b>eu</b>", "Hello from <b>us</b>"),
+        ),
+        Step(
+            "A token that is missing, expired, forged, good",
+            "Keys come from the issuer's JWKS; the good token's subject reaches the origin as X-User.",
+            (
+                curl("/private"),
+                curl("/private", bearer.format("token?ttl=-600")),
+                curl("/private", bearer.format("forged")),
+                curl("/private", bearer.format("token?sub=alice")),
+            ),
+            ("401 Unauthorized", "invalid_token", '"user":"alice"'),
+        ),
+        Step(
+            "A sticky variant",
+            "The first visit gets a cookie; the same cookie gets the same variant. A tester can choose.",
+            (
+                "rm -f /tmp/edgeproxy-demo-jar; " + curl("/", jar),
+                f"curl -s {jar} '{edge}/' | grep -o 'variant <b>[a-z]*'",
+                f"curl -s '{edge}/?ab_checkout=fast' | grep -o 'variant <b>[a-z]*'",
+            ),
+            ("Set-Cookie: edge_ab=", "variant <b>fast"),
+        ),
+        Step(
+            "A limit",
+            "Five at once, then one a second: 429 with Retry-After and the RateLimit fields.",
+            (f"for i in 1 2 3 4 5 6; do {curl('/limited')}; done",),
+            ("200 OK", "429 Too Many Requests", "Retry-After: 1", "RateLimit:"),
+        ),
+        Step(
+            "A purge",
+            "The stored answer is forgotten by all workers; the next request asks the origin.",
+            (
+                f"curl -s -X POST {manage} -H 'Content-Type: application/json' "
+                f"-d '{{\"url\": \"{edge}/api/products\"}}' '{admin}/purge'; echo",
+                curl("/api/products"),
+            ),
+            ("fwd=uri-miss", '"answer":2'),
+        ),
+        Step(
+            "Why?",
+            "What would happen to a request, rule by rule. Nothing is spent by asking.",
+            (f"curl -s {manage} '{admin}/explain?method=GET&url={edge}/&from={AMERICA}'; echo",),
+            ('"route"', "site", '"us"'),
+        ),
+        Step(
+            "The numbers",
+            "For Prometheus; one machine, however many workers.",
+            (f"curl -s '{admin}/metrics' | grep -E '^edgeproxy_(requests|cache_requests|policy_refusals)_total'",),
+            ('edgeproxy_requests_total{code="2xx",route="api"}', 'policy="geo"'),
+        ),
+    ]
+
+
+def render(tour: list[Step]) -> str:
+    """The tour as text for a terminal."""
+    lines: list[str] = []
+    for number, step in enumerate(tour, 1):
+        lines += ["", f"{number}. {step.title}", f"   {step.text}", ""]
+        lines += [f"     {command}" for command in step.commands]
+    return "\n".join(lines)
