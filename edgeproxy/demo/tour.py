@@ -22,33 +22,34 @@ def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
     """The tour for these base URLs."""
     status = "| grep -iE '^(HTTP|age|cache-status|x-served-by|set-cookie|ratelimit|retry-after|www-auth|location)|region|Hello'"
 
-    def curl(path: str, *options: str, client: str = GERMANY) -> str:
-        return " ".join(["curl -si", *options, f"-H 'X-Forwarded-For: {client}'", f"'{edge}{path}'", status])
+    def curl(path: str, *options: str, client: str = GERMANY, again: int = 1) -> str:
+        urls = [f"'{edge}{path}'"] * again
+        return " ".join(["curl -si", *options, f"-H 'X-Forwarded-For: {client}'", *urls, status])
 
     bearer = f"-H \"Authorization: Bearer $(curl -s '{issuer}/{{}}')\""
     manage = f"-H 'Authorization: Bearer {TOKEN}'"
-    fail = f"curl -s -X POST '{origin}/_control/fail?mode={{}}'; echo"
+    client = f"-H 'X-Forwarded-For: {GERMANY}'"
     jar = "-b /tmp/edgeproxy-demo-jar -c /tmp/edgeproxy-demo-jar"
     return [
         Step(
             "A miss, then a hit",
-            "The second answer comes from the edge: same number, an Age, and Cache-Status says hit.",
-            (curl("/api/products"), curl("/api/products")),
+            "Two requests on one connection. The second answer comes from the edge: same number, an Age.",
+            (curl("/api/products", again=2),),
             ("fwd=uri-miss", "; hit; ttl="),
         ),
         Step(
             "Stale, while it is refreshed",
-            "Fresh for 2 s. After that the old answer comes at once, and the next one is already new.",
-            (curl("/api/news"), "sleep 3; " + curl("/api/news"), "sleep 0.5; " + curl("/api/news")),
+            "Fresh for 2 s, asked every 3 s: the old answer comes at once, the one after it is new.",
+            (curl("/api/news", "--rate 20/m", again=3),),
             ('"answer":1', "ttl=-", '"answer":2'),
         ),
         Step(
             "Stale, while the origin is broken",
-            "The origin is told to fail. The edge goes on with what it has, for 300 s (stale-if-error).",
+            "The origin is told to fail, and the client wants no cached answer. It gets one all the same.",
             (
-                fail.format("on"),
-                "sleep 13; " + curl("/api/news"),
-                fail.format("off"),
+                f"curl -s {client} '{edge}/api/news' --next -s -X POST '{origin}/_control/fail?mode=on' "
+                f"--next -si {client} -H 'Cache-Control: no-cache' '{edge}/api/news' "
+                f"--next -s -X POST '{origin}/_control/fail?mode=off'; echo",
             ),
             ('"failing":true', "200 OK", "fwd=stale; fwd-status=503", '"failing":false'),
         ),
