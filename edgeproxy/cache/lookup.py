@@ -41,7 +41,8 @@ def lookup(store: MemoryStore, rule: CacheRule, key: bytes, request: Request, ct
         return Fetch(Cause.STALE)
     fresh = now < entry.fresh_until and not entry.must_validate
     fetch = Fetch(Cause.REQUEST if fresh else Cause.STALE, key, entry)
-    if not fresh and now < entry.stale_until and not wishes.no_cache and wishes.max_age is None:
+    must_ask = wishes.no_cache or wishes.max_age is not None or entry.must_validate
+    if not fresh and now < entry.stale_until and not must_ask:
         return ServeStale(hit(rule, request, entry, now, Cause.STALE_HIT), fetch)
     return fetch
 

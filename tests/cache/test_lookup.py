@@ -1,0 +1,278 @@
+"""RFC 9111 §4: what a stored response is good for."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.key import primary_key
+from edgeproxy.cache.lookup import lookup
+from edgeproxy.cache.memory import MemoryStore
+from edgeproxy.cache.settle import (
+    Pass,
+    Revalidated,
+    Store,
+    UseStale,
+    build_entry,
+    cache_status,
+    invalidation_targets,
+    on_failure,
+    response_tags,
+    serve_entry,
+    settle,
+)
+from edgeproxy.decision import Cause, Fetch, Serve, ServeStale
+from tests.helpers.requests import NOW, context, headers, request, rule
+
+RULE = rule()
+BASE = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT", "ETag": '"v1"', "Last-Modified": "Fri, 01 Jan 2027 08:00:00 GMT"}
+
+
+def stored(control: str = "max-age=60", values: dict[str, str] | None = None, asked: dict[str, str] | None = None):
+    """A store that holds /a, and the entry."""
+    store = MemoryStore(10**6)
+    wish = request("/a", asked)
+    key = primary_key(RULE, wish, b"", context())
+    answer = headers({**BASE, "Cache-Control": control, **(values or {})})
+    verdict = settle(RULE, wish, Fetch(Cause.URI_MISS, key), 200, answer, NOW, NOW)
+    assert isinstance(verdict, Store)
+    entry = build_entry(verdict, b"body", 0)
+    assert store.put(entry)
+    return store, entry
+
+
+def ask(store: MemoryStore, values: dict[str, str] | None = None, at: float = 0, **what: object):
+    wish = request("/a", values, **what)  # type: ignore[arg-type]
+    return lookup(store, RULE, primary_key(RULE, wish, b"", context()), wish, context(NOW + at))
+
+
+def test_a_fresh_response_is_served_with_its_age() -> None:
+    store, entry = stored()
+    decision = ask(store, at=10)
+    assert isinstance(decision, Serve)
+    assert decision.response is entry.response
+    assert decision.stamp.fields == ((b"Age", b"10"), (b"Cache-Status", b"edge; hit; ttl=50"))
+    assert ask(store, at=10.5).stamp is decision.stamp, "made once a second"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("values", "at", "cause"),
+    [
+        pytest.param({}, 61, Cause.STALE, id="§4.2 stale"),
+        pytest.param({"Cache-Control": "no-cache"}, 1, Cause.REQUEST, id="§5.2.1.4 no-cache"),
+        pytest.param({"Pragma": "no-cache"}, 1, Cause.REQUEST, id="§5.4 Pragma"),
+        pytest.param({"Cache-Control": "max-age=5"}, 6, Cause.REQUEST, id="§5.2.1.1 max-age"),
+        pytest.param({"Cache-Control": "min-fresh=30"}, 40, Cause.REQUEST, id="§5.2.1.3 min-fresh"),
+        pytest.param({"Cache-Control": "max-stale=5"}, 66, Cause.STALE, id="§5.2.1.2 max-stale"),
+    ],
+)
+def test_the_origin_is_asked_when(values: dict[str, str], at: float, cause: Cause) -> None:
+    store, entry = stored()
+    decision = ask(store, values, at)
+    assert isinstance(decision, Fetch)
+    assert decision.cause is cause
+    assert decision.entry is entry
+
+
+@pytest.mark.parametrize(
+    ("values", "at"),
+    [
+        pytest.param({"Cache-Control": "max-age=5"}, 4, id="young enough"),
+        pytest.param({"Cache-Control": "min-fresh=5"}, 50, id="fresh enough"),
+        pytest.param({"Cache-Control": "max-stale"}, 999, id="max-stale without a value"),
+        pytest.param({"Cache-Control": "max-stale=10"}, 65, id="stale, but not more than wanted"),
+        pytest.param({"Pragma": "x"}, 1, id="another Pragma"),
+        pytest.param({"Cache-Control": "only-if-cached"}, 1, id="only-if-cached, and it is"),
+    ],
+)
+def test_the_stored_response_is_good_enough_when(values: dict[str, str], at: float) -> None:
+    assert isinstance(ask(stored()[0], values, at), Serve)
+
+
+def test_request_directives_can_be_switched_off() -> None:
+    store, _ = stored()
+    deaf = rule(request_directives=False)
+    wish = request("/a", {"Cache-Control": "no-cache"})
+    assert isinstance(lookup(store, deaf, primary_key(deaf, wish, b"", context()), wish, context(NOW + 1)), Serve)
+
+
+def test_stale_while_revalidate_serves_at_once_and_refreshes_behind() -> None:
+    store, entry = stored("max-age=60, stale-while-revalidate=30")
+    decision = ask(store, at=70)
+    assert isinstance(decision, ServeStale)
+    assert decision.serve.cause is Cause.STALE_HIT
+    assert b"ttl=-10" in decision.serve.stamp.lines
+    assert decision.refresh.entry is entry
+    assert isinstance(ask(store, at=91), Fetch), "after the window somebody waits"
+    assert isinstance(ask(store, {"Cache-Control": "no-cache"}, 70), Fetch)
+
+
+def test_no_cache_responses_are_validated_every_time() -> None:
+    store, _ = stored("max-age=60, no-cache")
+    assert isinstance(ask(store), Fetch)
+    assert isinstance(ask(store, {"Cache-Control": "max-stale"}), Fetch)
+
+
+@pytest.mark.parametrize(
+    ("what", "cause"),
+    [({"method": "POST"}, Cause.METHOD), ({"body": True}, Cause.BYPASS)],
+    ids=["unsafe methods", "A47 a GET with a body"],
+)
+def test_the_cache_is_not_asked_for(what: dict[str, object], cause: Cause) -> None:
+    decision = ask(stored()[0], **what)  # type: ignore[arg-type]
+    assert isinstance(decision, Fetch)
+    assert (decision.cause, decision.key) == (cause, None)
+
+
+def test_what_is_not_stored() -> None:
+    empty = MemoryStore(10**6)
+    miss = ask(empty)
+    assert isinstance(miss, Fetch)
+    assert miss.cause is Cause.URI_MISS
+    assert miss.key is not None
+    for values in ({"Range": "bytes=0-1"}, {"Cache-Control": "no-store"}):
+        passed = ask(empty, values)
+        assert isinstance(passed, Fetch)
+        assert passed.key is None, "its answer must not be stored"
+    head = ask(empty, method="HEAD")
+    assert isinstance(head, Fetch)
+    assert head.key is None
+    refused = ask(empty, {"Cache-Control": "only-if-cached"})
+    assert isinstance(refused, Serve)
+    assert refused.response.status == 504
+    stale = ask(stored()[0], {"Cache-Control": "only-if-cached, max-age=0"}, 70)
+    assert isinstance(stale, Serve)
+    assert stale.response.status == 504
+    assert isinstance(ask(stored()[0], at=70, method="HEAD"), Fetch)
+
+
+def test_variants_are_told_apart_by_the_fields_that_vary_names() -> None:
+    store, _ = stored(values={"Vary": "Accept-Encoding, X-A"}, asked={"Accept-Encoding": "gzip, br", "X-A": "1"})
+    assert isinstance(ask(store, {"Accept-Encoding": "br;q=1.0, gzip", "X-A": "1"}), Serve), "A65 normalised"
+    for values in ({"X-A": "1"}, {"Accept-Encoding": "gzip, br", "X-A": "2"}, {"Accept-Encoding": "gzip;q=0, br", "X-A": "1"}):
+        other = ask(store, values)
+        assert isinstance(other, Fetch)
+        assert other.cause is Cause.VARY_MISS
+
+
+@pytest.mark.parametrize(
+    ("values", "status"),
+    [
+        pytest.param({"If-None-Match": '"v1"'}, 304, id="§13.1.2 the same tag"),
+        pytest.param({"If-None-Match": 'W/"v1"'}, 304, id="§13.1.2 weak comparison"),
+        pytest.param({"If-None-Match": '"x", "v1"'}, 304, id="a list"),
+        pytest.param({"If-None-Match": "*"}, 304, id="any"),
+        pytest.param({"If-None-Match": '"x"'}, 200, id="another tag"),
+        pytest.param({"If-Modified-Since": "Fri, 01 Jan 2027 08:00:00 GMT"}, 304, id="§13.1.3 not since"),
+        pytest.param({"If-Modified-Since": "Thu, 31 Dec 2026 08:00:00 GMT"}, 200, id="since"),
+        pytest.param({"If-Modified-Since": "yesterday"}, 200, id="no date"),
+        pytest.param(
+            {"If-None-Match": '"x"', "If-Modified-Since": "Fri, 01 Jan 2027 08:00:00 GMT"}, 200, id="§13.2.2 tag first"
+        ),
+    ],
+)
+def test_preconditions_of_clients(values: dict[str, str], status: int) -> None:
+    decision = ask(stored()[0], values)
+    assert isinstance(decision, Serve)
+    assert decision.response.status == status
+    if status == 304:
+        assert decision.response.body == b""
+        assert b"content-length" not in decision.response.names
+        assert b"etag" in decision.response.names
+
+
+def fetch_of(entry: Entry) -> Fetch:
+    return Fetch(Cause.STALE, entry.key, entry)
+
+
+def test_a_304_makes_the_stored_response_fresh_again() -> None:
+    store, entry = stored(values={"X-Old": "1"})
+    news = headers({"Cache-Control": "max-age=100", "ETag": '"v1"', "X-New": "2", "Date": BASE["Date"], "Content-Length": "0"})
+    settled = settle(RULE, request(), fetch_of(entry), 304, news, NOW, NOW)
+    assert isinstance(settled, Revalidated)
+    fresh = settled.entry
+    assert fresh.fresh_until == NOW + 100
+    assert fresh.response.body == b"body"
+    assert {b"x-old", b"x-new"} <= fresh.response.names
+    assert (b"Content-Length", b"4") in fresh.response.fields
+    assert store.put(fresh)
+    assert len(store) == 1
+    served = serve_entry(RULE, request(), fresh, Cause.STALE, 304, NOW)
+    assert b"fwd=stale; fwd-status=304" in served.stamp.lines
+
+
+def test_a_304_for_another_version_is_passed_on() -> None:
+    _, entry = stored()
+    for other in ({"ETag": '"v2"'}, {"Last-Modified": "Sat, 02 Jan 2027 08:00:00 GMT"}):
+        assert isinstance(settle(RULE, request(), fetch_of(entry), 304, headers(other), NOW, NOW), Pass)
+
+
+def test_a_304_that_forbids_storing_is_good_for_this_once() -> None:
+    _, entry = stored()
+    settled = settle(RULE, request(), fetch_of(entry), 304, headers({"Cache-Control": "no-store"}), NOW, NOW)
+    assert isinstance(settled, Revalidated)
+    assert settled.entry.must_validate
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_a_failing_origin_is_stood_in_for(status: int) -> None:
+    _, entry = stored("max-age=60, stale-if-error=100")
+    late = NOW + 100
+    assert isinstance(settle(RULE, request(), fetch_of(entry), status, headers(), late, late), UseStale)
+    assert on_failure(entry, late)
+    assert not on_failure(entry, NOW + 161)
+    assert isinstance(settle(RULE, request(), fetch_of(entry), status, headers(), NOW + 161, NOW + 161), Pass)
+    served = serve_entry(RULE, request(), entry, Cause.STALE_ERROR, status, late)
+    assert b"Age: 100" in served.stamp.lines
+    assert b"fwd=stale; fwd-status=%d; ttl=-40" % status in served.stamp.lines
+
+
+def test_must_revalidate_is_never_stood_in_for() -> None:
+    _, entry = stored("max-age=60, stale-if-error=100, must-revalidate")
+    assert not on_failure(entry, NOW + 61)
+
+
+def test_what_is_too_large_is_passed() -> None:
+    small = rule(object_size=10)
+    answer = headers({**BASE, "Cache-Control": "max-age=9", "Content-Length": "11"})
+    settled = settle(small, request(), Fetch(Cause.URI_MISS, b"k"), 200, answer, NOW, NOW)
+    assert settled == Pass("too-large")
+    assert settle(small, request(), Fetch(Cause.BYPASS), 200, answer, NOW, NOW) == Pass("", remember=False)
+
+
+def test_tags_come_from_both_fields_and_are_bounded() -> None:
+    tags = response_tags(headers({"Surrogate-Key": "a b", "Cache-Tag": "c, d ,"}))
+    assert tags == {b"a", b"b", b"c", b"d"}
+    assert len(response_tags(headers({"Surrogate-Key": " ".join(map(str, range(5000)))}))) <= 256
+
+
+def test_cache_status_of_a_miss() -> None:
+    value = cache_status(b"edge", Cause.URI_MISS, 200, stored=True, collapsed=True, ttl=9, detail="x")
+    assert value == b"edge; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=9; detail=x"
+
+
+@pytest.mark.parametrize(
+    ("method", "status", "answer", "paths"),
+    [
+        ("POST", 200, {}, [b"/a"]),
+        ("DELETE", 204, {}, [b"/a"]),
+        ("POST", 500, {}, []),
+        ("GET", 200, {}, []),
+        ("POST", 201, {"Location": "/b?x=1"}, [b"/a", b"/b"]),
+        ("POST", 201, {"Location": "http://example.com/c"}, [b"/a", b"/c"]),
+        ("POST", 201, {"Location": "http://evil.example/c", "Content-Location": "//evil.example/d"}, [b"/a"]),
+        ("PUT", 200, {"Content-Location": "http://example.com"}, [b"/a", b"/"]),
+    ],
+)
+def test_unsafe_methods_invalidate(method: str, status: int, answer: dict[str, str], paths: list[bytes]) -> None:
+    """RFC 9111 §4.4: the target, and what the answer names on the same origin."""
+    targets = invalidation_targets(request("/a", method=method), status, headers(answer))
+    assert [path for _, path, _ in targets] == paths
+
+
+def test_a_follower_with_other_selecting_fields_is_not_served_this_answer() -> None:
+    answer = headers({**BASE, "Cache-Control": "max-age=60", "Vary": "X-A"})
+    settled = settle(RULE, request("/a", {"X-A": "1"}), Fetch(Cause.URI_MISS, b"k"), 200, answer, NOW, NOW)
+    assert isinstance(settled, Store)
+    assert settled.suits(request("/a", {"X-A": "1"}))
+    assert not settled.suits(request("/a", {"X-A": "2"}))
