@@ -123,6 +123,8 @@ class EdgeProtocol(HttpToolsProtocol):
                 self._reject(RequestError(431, "head-too-large", "The request's head is too large."))
         elif self.receiving is not None:
             self.deadline = steady() + self.limits.body_gap
+            if self.overhead > CHUNK_OVERHEAD:
+                self._reject(RequestError(400, "bad-framing", "Chunk extensions or trailers are too large."))
 
     def _parser_failed(self, error: httptools.HttpParserError) -> None:
         if self.closing:  # bytes behind a request that said close, or that we refused
@@ -243,11 +245,7 @@ class EdgeProtocol(HttpToolsProtocol):
         receiving.feed(body)
 
     def on_chunk_header(self) -> None:
-        self.overhead -= 16  # the size line and the CRLF after the data; more than that is extensions
-
-    def on_chunk_complete(self) -> None:
-        if self.overhead > CHUNK_OVERHEAD + self.limits.head_size:
-            raise RequestError(400, "bad-framing", "Chunk extensions or trailers are too large.")
+        self.overhead -= 12  # the size line and the CRLF after the data; more than that is extensions
 
     def on_message_complete(self) -> None:
         self.overhead = 0

@@ -1,0 +1,126 @@
+"""A whole edge in this process, behind either door, and a client that speaks in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvicorn
+
+from edgeproxy.app import EdgeApp
+from edgeproxy.server.protocol import EdgeProtocol
+from edgeproxy.server.worker import EdgeServer, Worker
+
+PATIENCE = 5.0  # seconds anything here may take
+
+
+class Answer:
+    """A response as it came over the wire; body without its framing."""
+
+    def __init__(self, head: bytes, body: bytes) -> None:
+        line, *lines = head.split(b"\r\n")
+        self.status = int(line.split()[1])
+        self.fields = [(name.lower().decode(), value.decode("latin-1")) for name, _, value in (one.partition(b": ") for one in lines if one)]
+        self.body = body
+
+    def __getitem__(self, name: str) -> str:
+        return ", ".join(value for field, value in self.fields if field == name)
+
+
+class Client:
+    """One connection to the edge."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def head(self) -> bytes:
+        async with asyncio.timeout(PATIENCE):
+            return (await self.reader.readuntil(b"\r\n\r\n"))[:-4]
+
+    async def answer(self, method: str = "GET") -> Answer:
+        """The next response. Raises IncompleteReadError when it breaks off."""
+        async with asyncio.timeout(PATIENCE):
+            head = await self.head()
+            answer = Answer(head, b"")
+            if method == "HEAD" or answer.status in (204, 304) or answer.status < 200:
+                return answer
+            if answer["transfer-encoding"] == "chunked":
+                while size := int(await self.reader.readuntil(b"\r\n"), 16):
+                    answer.body += await self.reader.readexactly(size)
+                    await self.reader.readexactly(2)
+                await self.reader.readexactly(2)
+            elif answer["content-length"]:
+                answer.body = await self.reader.readexactly(int(answer["content-length"]))
+            else:
+                answer.body = await self.reader.read()
+            return answer
+
+    async def ask(self, path: str = "/a", *fields: str, method: str = "GET", body: bytes = b"") -> Answer:
+        lines = [f"{method} {path} HTTP/1.1", "Host: example.com", *fields]
+        if body:
+            lines.append(f"Content-Length: {len(body)}")
+        self.send("\r\n".join([*lines, "", ""]).encode() + body)
+        return await self.answer(method)
+
+    async def closed(self) -> bytes:
+        """Whatever comes until the edge closes."""
+        async with asyncio.timeout(PATIENCE):
+            try:
+                return await self.reader.read()
+            except ConnectionResetError:
+                return b""
+
+
+class Running:
+    """A running edge: its worker, and connections to it."""
+
+    def __init__(self, worker: Worker, port: int) -> None:
+        self.worker, self.port = worker, port
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def client(self) -> Client:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._writers.append(writer)
+        return Client(reader, writer)
+
+    async def ask(self, path: str = "/a", *fields: str, method: str = "GET", body: bytes = b"") -> Answer:
+        """One request on a connection of its own."""
+        return await (await self.client()).ask(path, *fields, method=method, body=body)
+
+    def close(self) -> None:
+        for writer in self._writers:
+            writer.close()
+
+
+@asynccontextmanager
+async def running(config: str, folder: Path, door: str) -> AsyncIterator[Running]:
+    """An edge of this YAML behind the `native` or the `asgi` door."""
+    path = folder / "edge.yaml"
+    path.write_text(config)
+    worker = Worker.alone(path)
+    await worker.start()
+    protocol = EdgeProtocol if door == "native" else "httptools"
+    settings = uvicorn.Config(
+        EdgeApp(worker=worker), http=protocol, ws="none", lifespan="off", proxy_headers=False, log_config=None,
+        access_log=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = EdgeServer(settings, lambda: worker.hall)
+    listener = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.get_running_loop().create_task(server.serve([listener]))
+    edge = Running(worker, listener.getsockname()[1])
+    try:
+        async with asyncio.timeout(PATIENCE):
+            while not server.started:
+                await asyncio.sleep(0)
+        yield edge
+    finally:
+        edge.close()
+        server.should_exit = True
+        await serving
+        await worker.stop()
