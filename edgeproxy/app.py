@@ -25,7 +25,7 @@ from edgeproxy.http.replies import render_problem
 from edgeproxy.http.target import split_target
 from edgeproxy.http.wire import apply_edits
 from edgeproxy.pipeline import Route
-from edgeproxy.server.clock import steady, wall
+from edgeproxy.clock import steady, wall
 
 if TYPE_CHECKING:
     from edgeproxy.hallway import Hallway, Limits

@@ -36,7 +36,7 @@ from edgeproxy.policies.headers import HeaderEdits, HeadersRule
 from edgeproxy.policies.jwt import JwtAuth, JwtRule, configured_keys
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.rate_limit import RateLimiter
-from edgeproxy.server.clock import steady
+from edgeproxy.clock import steady
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
 

@@ -14,7 +14,7 @@ from edgeproxy.decision import Fetch, Serve, ServeStale
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.http.target import split_target
 from edgeproxy.pipeline import Route, decide
-from edgeproxy.server.clock import steady, wall
+from edgeproxy.clock import steady, wall
 from edgeproxy.shared import Shared
 
 

@@ -24,7 +24,7 @@ from edgeproxy.observe.outcome import Outcome
 from edgeproxy.pipeline import Edge, Route, decide
 from edgeproxy.purge_log import PurgeLog
 from edgeproxy.record import record
-from edgeproxy.server.clock import DateLine, steady, wall
+from edgeproxy.clock import DateLine, steady, wall
 
 logger = logging.getLogger("edgeproxy.door")
 

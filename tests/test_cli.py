@@ -205,7 +205,7 @@ def test_run_hands_the_file_to_the_supervisor_and_returns_its_code(use, yaml, co
 
 def test_demo_runs_the_demo(use):
     use("edgeproxy.demo", run=None)
-    use("edgeproxy.demo.run", run_demo=lambda workers: 0)
+    use("edgeproxy.demo.run", run_demo=lambda _: 0)
     assert call("demo").exit_code == 0
 
 

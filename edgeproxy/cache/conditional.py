@@ -1,4 +1,4 @@
-"""Preconditions of a client against a stored response (RFC 9110 §13.2.2), and freshening (RFC 9111 §4.3.4)."""
+"""A client's preconditions against a stored response (RFC 9110 §13.2.2), and freshening (RFC 9111 §4.3.4)."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ OVERHEAD = 1200  # bytes of Python objects an entry costs beside its head and bo
 
 
 class Entry:
-    """One response of one key and, if it varies, of one choice of selecting fields. Times in steady seconds."""
+    """One response of one key and one choice of selecting fields. Times in steady seconds."""
 
     __slots__ = (
         "_stamp",

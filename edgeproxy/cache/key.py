@@ -36,8 +36,9 @@ def _dimensions(rule: CacheRule, request: Request, ctx: Context) -> list[bytes]:
         parts.append(b"header:" + name + (b"" if value is None else b"=" + value))
     if rule.cookies:
         cookies = _cookies(request.headers)
-        for name in rule.cookies:
-            parts.append(b"cookie:" + name + (b"=" + cookies[name] if name in cookies else b""))
+        parts += [
+            b"cookie:" + name + (b"=" + cookies[name] if name in cookies else b"") for name in rule.cookies
+        ]
     if rule.country:
         parts.append(b"country:" + (ctx.place.country.encode() if ctx.place is not None else b""))
     return parts

@@ -27,7 +27,7 @@ def matcher(purge: Purge) -> Callable[[Entry], bool]:
     value = purge.value
     match purge.kind:
         case PurgeKind.ALL:
-            return lambda entry: True
+            return lambda _: True
         case PurgeKind.HOST:
             return lambda entry: entry.location[0] == value
         case PurgeKind.TAG:

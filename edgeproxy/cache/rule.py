@@ -20,7 +20,7 @@ class QueryRule(Model):
     """Order parameters by name, so that `?a=1&b=2` and `?b=2&a=1` are one object."""
     allow: list[str] | None = None
     """Only these parameters count; all others are dropped."""
-    deny: list[str] = []
+    deny: list[str] = Field(default_factory=list)
     """These parameters are dropped; a `*` at the end matches the rest of a name, like utm_*."""
 
 
@@ -33,9 +33,9 @@ class CacheSection(Model):
     """How long after that it is served at once while one refresh runs behind (RFC 5861 §3)."""
     stale_if_error: Duration | None = None
     """How long it may be served while the origin fails (RFC 5861 §4)."""
-    negative: dict[int, Duration] = {}
+    negative: dict[int, Duration] = Field(default_factory=dict)
     """Freshness by status for errors without their own, like {404: 10s}."""
-    vary_on: list[str] = []
+    vary_on: list[str] = Field(default_factory=list)
     """More parts of the key: variant, country, header:NAME, cookie:NAME."""
     query: QueryRule = QueryRule()
     """Which query parameters count."""

@@ -1,6 +1,6 @@
 """A demo issuer of tokens: a key made at start, its JWK set, and tokens for whoever asks.
 
-    python -m edgeproxy.demo.issuer --listen 127.0.0.1:8003
+python -m edgeproxy.demo.issuer --listen 127.0.0.1:8003
 """
 
 from __future__ import annotations

@@ -87,14 +87,18 @@ class Origin:
 
     async def image(self, request: Request) -> Response:
         picture = _IMAGE.format(colour=_COLOURS.get(self.region, "#15803d"))
-        return Response(picture, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=3600"})
+        return Response(
+            picture, media_type="image/svg+xml", headers={"Cache-Control": "public, max-age=3600"}
+        )
 
     async def slow(self, request: Request) -> Response:
         await asyncio.sleep(min(float(request.query_params.get("seconds", "1")), 10.0))
         return self._answer(request, "no-store")
 
     async def events(self, request: Request) -> Response:
-        return StreamingResponse(_events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return StreamingResponse(
+            _events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
 
     async def private(self, request: Request) -> Response:
         return self._answer(request, "private, no-store", user=request.headers.get("x-user", ""))

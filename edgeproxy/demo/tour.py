@@ -20,7 +20,8 @@ class Step:
 
 def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
     """The tour for these base URLs."""
-    status = "| grep -iE '^(HTTP|age|cache-status|x-served-by|set-cookie|ratelimit|retry-after|www-auth|location)|region|Hello'"
+    shown = "HTTP|age|cache-status|x-served-by|set-cookie|ratelimit|retry-after|www-auth|location"
+    status = f"| grep -iE '^({shown})|region|Hello'"
 
     def curl(path: str, *options: str, client: str = GERMANY, again: int = 1) -> str:
         urls = [f"'{edge}{path}'"] * again
@@ -111,7 +112,10 @@ def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
         Step(
             "The numbers",
             "For Prometheus; one machine, however many workers.",
-            (f"curl -s '{admin}/metrics' | grep -E '^edgeproxy_(requests|cache_requests|policy_refusals)_total'",),
+            (
+                f"curl -s '{admin}/metrics' | "
+                "grep -E '^edgeproxy_(requests|cache_requests|policy_refusals)_total'",
+            ),
             ('edgeproxy_requests_total{code="2xx",route="api"}', 'policy="geo"'),
         ),
     ]

@@ -5,11 +5,9 @@ from __future__ import annotations
 from edgeproxy.http.message import Field, Headers
 
 HOP_BY_HOP = frozenset(
-    {
-        b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization",
-        b"proxy-authentication-info", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"http2-settings", b"proxy",
-    }
-)  # fmt: skip
+    b"connection keep-alive proxy-connection proxy-authenticate proxy-authorization "
+    b"proxy-authentication-info te trailer transfer-encoding upgrade http2-settings proxy".split()
+)
 _FRAMING = frozenset({b"content-length", b"age"})  # written anew: framing by the door, Age by the cache
 
 

@@ -27,7 +27,7 @@ from edgeproxy.http.proxy_protocol import Complete, parse
 from edgeproxy.http.replies import render_problem
 from edgeproxy.http.target import split_target
 from edgeproxy.http.wire import STATUS_LINE, apply_edits, edits_as_lines, render_fields
-from edgeproxy.server.clock import steady, wall
+from edgeproxy.clock import steady, wall
 from edgeproxy.server.exchange import JOIN_BELOW, Exchange
 
 if TYPE_CHECKING:
@@ -457,11 +457,12 @@ class EdgeProtocol(HttpToolsProtocol):
         self.closing = True
         self.waiting.clear()
         self.hall.rejected(self.peer, error)
-        if self.exchange is not None:  # an answer is under way: it must not be mixed with ours
-            exchange, self.exchange = self.exchange, None
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
             exchange.lost()
-            self.transport.abort()
-            return
+            if exchange.started:  # what is under way must not be mixed with ours
+                self.transport.abort()
+                return
         answer = render_problem(error.status, error.reason, error.detail, self.hall.next_request_id())
         date = self.hall.date_line(wall())
         self.transport.write(

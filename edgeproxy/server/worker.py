@@ -19,7 +19,7 @@ from edgeproxy.build import Parts
 from edgeproxy.config import load_config
 from edgeproxy.errors import ConfigError
 from edgeproxy.hallway import Hallway
-from edgeproxy.server.clock import steady
+from edgeproxy.clock import steady
 from edgeproxy.server.protocol import EdgeProtocol
 from edgeproxy.shared import Shared
 
@@ -74,6 +74,10 @@ class Worker:
             logger.exception("reload failed in slot %d: the running configuration stays", self.slot)
             return
         self._spawn(self._tasks, self._swap(parts))
+
+    def reopen_log(self) -> None:
+        """After the access log was rotated."""
+        self.parts.reopen_log()
 
     async def _swap(self, parts: Parts) -> None:
         await parts.warm_up()
@@ -171,7 +175,7 @@ async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int
     loop = asyncio.get_running_loop()
     stop_on_signals(server)
     loop.add_signal_handler(signal.SIGHUP, worker.reload)
-    loop.add_signal_handler(signal.SIGUSR1, lambda: worker.parts.reopen_log())
+    loop.add_signal_handler(signal.SIGUSR1, worker.reopen_log)
     # What start-up made stays for good: the collector need not walk it again and again. A request
     # leaves next to nothing in cycles, so it may come by less often too.
     gc.collect()

@@ -25,10 +25,16 @@ from edgeproxy.decision import Cause, Fetch, Serve, ServeStale
 from tests.helpers.requests import NOW, context, headers, request, rule
 
 RULE = rule()
-BASE = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT", "ETag": '"v1"', "Last-Modified": "Fri, 01 Jan 2027 08:00:00 GMT"}
+BASE = {
+    "Date": "Fri, 15 Jan 2027 08:00:00 GMT",
+    "ETag": '"v1"',
+    "Last-Modified": "Fri, 01 Jan 2027 08:00:00 GMT",
+}
 
 
-def stored(control: str = "max-age=60", values: dict[str, str] | None = None, asked: dict[str, str] | None = None):
+def stored(
+    control: str = "max-age=60", values: dict[str, str] | None = None, asked: dict[str, str] | None = None
+):
     """A store that holds /a, and the entry."""
     store = MemoryStore(10**6)
     wish = request("/a", asked)
@@ -93,7 +99,9 @@ def test_request_directives_can_be_switched_off() -> None:
     store, _ = stored()
     deaf = rule(request_directives=False)
     wish = request("/a", {"Cache-Control": "no-cache"})
-    assert isinstance(lookup(store, deaf, primary_key(deaf, wish, b"", context()), wish, context(NOW + 1)), Serve)
+    assert isinstance(
+        lookup(store, deaf, primary_key(deaf, wish, b"", context()), wish, context(NOW + 1)), Serve
+    )
 
 
 def test_stale_while_revalidate_serves_at_once_and_refreshes_behind() -> None:
@@ -147,9 +155,15 @@ def test_what_is_not_stored() -> None:
 
 
 def test_variants_are_told_apart_by_the_fields_that_vary_names() -> None:
-    store, _ = stored(values={"Vary": "Accept-Encoding, X-A"}, asked={"Accept-Encoding": "gzip, br", "X-A": "1"})
+    store, _ = stored(
+        values={"Vary": "Accept-Encoding, X-A"}, asked={"Accept-Encoding": "gzip, br", "X-A": "1"}
+    )
     assert isinstance(ask(store, {"Accept-Encoding": "br;q=1.0, gzip", "X-A": "1"}), Serve), "A65 normalised"
-    for values in ({"X-A": "1"}, {"Accept-Encoding": "gzip, br", "X-A": "2"}, {"Accept-Encoding": "gzip;q=0, br", "X-A": "1"}):
+    for values in (
+        {"X-A": "1"},
+        {"Accept-Encoding": "gzip, br", "X-A": "2"},
+        {"Accept-Encoding": "gzip;q=0, br", "X-A": "1"},
+    ):
         other = ask(store, values)
         assert isinstance(other, Fetch)
         assert other.cause is Cause.VARY_MISS
@@ -167,7 +181,9 @@ def test_variants_are_told_apart_by_the_fields_that_vary_names() -> None:
         pytest.param({"If-Modified-Since": "Thu, 31 Dec 2026 08:00:00 GMT"}, 200, id="since"),
         pytest.param({"If-Modified-Since": "yesterday"}, 200, id="no date"),
         pytest.param(
-            {"If-None-Match": '"x"', "If-Modified-Since": "Fri, 01 Jan 2027 08:00:00 GMT"}, 200, id="§13.2.2 tag first"
+            {"If-None-Match": '"x"', "If-Modified-Since": "Fri, 01 Jan 2027 08:00:00 GMT"},
+            200,
+            id="§13.2.2 tag first",
         ),
     ],
 )
@@ -187,7 +203,15 @@ def fetch_of(entry: Entry) -> Fetch:
 
 def test_a_304_makes_the_stored_response_fresh_again() -> None:
     store, entry = stored(values={"X-Old": "1"})
-    news = headers({"Cache-Control": "max-age=100", "ETag": '"v1"', "X-New": "2", "Date": BASE["Date"], "Content-Length": "0"})
+    news = headers(
+        {
+            "Cache-Control": "max-age=100",
+            "ETag": '"v1"',
+            "X-New": "2",
+            "Date": BASE["Date"],
+            "Content-Length": "0",
+        }
+    )
     settled = settle(RULE, request(), fetch_of(entry), 304, news, NOW, NOW)
     assert isinstance(settled, Revalidated)
     fresh = settled.entry
@@ -264,7 +288,9 @@ def test_cache_status_of_a_miss() -> None:
         ("PUT", 200, {"Content-Location": "http://example.com"}, [b"/a", b"/"]),
     ],
 )
-def test_unsafe_methods_invalidate(method: str, status: int, answer: dict[str, str], paths: list[bytes]) -> None:
+def test_unsafe_methods_invalidate(
+    method: str, status: int, answer: dict[str, str], paths: list[bytes]
+) -> None:
     """RFC 9111 §4.4: the target, and what the answer names on the same origin."""
     targets = invalidation_targets(request("/a", method=method), status, headers(answer))
     assert [path for _, path, _ in targets] == paths

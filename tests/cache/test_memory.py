@@ -21,7 +21,15 @@ from tests.helpers.requests import NOW, context, headers, request, rule
 NOBODY = Headers([])
 
 
-def entry(key: str, size: int = 0, *, names: tuple[bytes, ...] = (), variant: bytes = b"", path: str = "", tags: str = ""):
+def entry(
+    key: str,
+    size: int = 0,
+    *,
+    names: tuple[bytes, ...] = (),
+    variant: bytes = b"",
+    path: str = "",
+    tags: str = "",
+):
     return Entry(
         key.encode(), names, variant, response(200, [], b"x" * size), NOW, NOW + 60, NOW + 60, NOW + 60,
         must_validate=False, never_stale=False, position=0, tags=frozenset(tags.encode().split()),
@@ -127,7 +135,13 @@ def test_invalidation_forgets_every_variant_of_a_url() -> None:
     assert len(store) == 1
 
 
-def key_of(rules: dict[str, object], path: str = "/a", query: str = "", values: dict[str, str] | None = None, **more: object):
+def key_of(
+    rules: dict[str, object],
+    path: str = "/a",
+    query: str = "",
+    values: dict[str, str] | None = None,
+    **more: object,
+):
     ctx = context()
     ctx.place = more.get("place")  # type: ignore[assignment]
     ctx.key_parts = more.get("parts", ())  # type: ignore[assignment]
@@ -139,7 +153,9 @@ def test_dimensions_are_part_of_the_key() -> None:
     plain = key_of({})
     assert key_of({"vary_on": ["country"]}, place=Place(country="DE")) != key_of({"vary_on": ["country"]})
     assert key_of({"vary_on": ["header:X-A"]}, values={"X-A": ""}) != key_of({"vary_on": ["header:X-A"]})
-    assert key_of({"vary_on": ["cookie:c"]}, values={"Cookie": "b=1; c=2"}) != key_of({"vary_on": ["cookie:c"]})
+    assert key_of({"vary_on": ["cookie:c"]}, values={"Cookie": "b=1; c=2"}) != key_of(
+        {"vary_on": ["cookie:c"]}
+    )
     assert key_of({}, parts=(b"variant:x=a",)) != plain
     assert key_of({"vary_on": ["variant"]}) == plain
 
@@ -159,7 +175,11 @@ def test_queries(rules: dict[str, object], query: str, kept: bytes) -> None:
     assert without_parameters(b"a=1&token=x&b=2", (b"token",)) == b"a=1&b=2"
 
 
-@given(st.lists(st.tuples(st.binary(max_size=8), st.binary(max_size=8), st.binary(max_size=8)), min_size=2, max_size=2))
+@given(
+    st.lists(
+        st.tuples(st.binary(max_size=8), st.binary(max_size=8), st.binary(max_size=8)), min_size=2, max_size=2
+    )
+)
 def test_keys_are_injective(pair: list[tuple[bytes, bytes, bytes]]) -> None:
     keys = []
     for path, query, part in pair:
@@ -171,7 +191,7 @@ def test_keys_are_injective(pair: list[tuple[bytes, bytes, bytes]]) -> None:
     assert (keys[0] == keys[1]) == (pair[0] == pair[1])
 
 
-@given(st.binary(max_size=60) | st.text("no-cachestrepivu=\", 0123456789max", max_size=60).map(str.encode))
+@given(st.binary(max_size=60) | st.text('no-cachestrepivu=", 0123456789max', max_size=60).map(str.encode))
 def test_cache_control_of_any_bytes_is_read_or_forbids(value: bytes) -> None:
     assert isinstance(parse_cache_control(value), Directives)
 

@@ -11,7 +11,9 @@ DATE = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT"}
 FRESH = {"Cache-Control": "max-age=60", **DATE}
 
 
-def judge(values: dict[str, str], *, status: int = 200, asked: dict[str, str] | None = None, **section: object):
+def judge(
+    values: dict[str, str], *, status: int = 200, asked: dict[str, str] | None = None, **section: object
+):
     return assess(rule(**section), request("/a", asked), status, headers(values), NOW, NOW)
 
 
@@ -19,9 +21,13 @@ def judge(values: dict[str, str], *, status: int = 200, asked: dict[str, str] | 
     ("values", "status", "asked", "word"),
     [
         pytest.param({"Cache-Control": "no-store"}, 200, {}, "no-store", id="§5.2.2.5 no-store"),
-        pytest.param({"Cache-Control": "max-age=60, No-Store"}, 200, {}, "no-store", id="§5.2 names ignore case"),
+        pytest.param(
+            {"Cache-Control": "max-age=60, No-Store"}, 200, {}, "no-store", id="§5.2 names ignore case"
+        ),
         pytest.param({"Cache-Control": "private"}, 200, {}, "private", id="§5.2.2.7 private"),
-        pytest.param({"Cache-Control": 'private="x", max-age=9'}, 200, {}, "private", id="§5.2.2.7 private fields"),
+        pytest.param(
+            {"Cache-Control": 'private="x", max-age=9'}, 200, {}, "private", id="§5.2.2.7 private fields"
+        ),
         pytest.param(FRESH, 206, {}, "status", id="§3.3 206 is never stored as a whole"),
         pytest.param(FRESH, 304, {}, "status", id="304 is no response to store"),
         pytest.param(FRESH, 429, {}, "status", id="RFC 6585 429 must not be stored"),
@@ -32,8 +38,12 @@ def judge(values: dict[str, str], *, status: int = 200, asked: dict[str, str] | 
         pytest.param({**FRESH, "Vary": "*"}, 200, {}, "vary", id="§4.1 Vary *"),
         pytest.param({**FRESH, "Vary": "a, *"}, 200, {}, "vary", id="§4.1 Vary with * in it"),
         pytest.param({**FRESH, "Vary": "Cookie"}, 200, {}, "vary", id="A64 Vary Cookie has no bound"),
-        pytest.param({**FRESH, "Vary": ",".join(f"x{n}" for n in range(99))}, 200, {}, "vary", id="Vary of 99"),
-        pytest.param({**FRESH, "Content-Range": "bytes 0-1/9"}, 200, {}, "partial", id="Content-Range at 200"),
+        pytest.param(
+            {**FRESH, "Vary": ",".join(f"x{n}" for n in range(99))}, 200, {}, "vary", id="Vary of 99"
+        ),
+        pytest.param(
+            {**FRESH, "Content-Range": "bytes 0-1/9"}, 200, {}, "partial", id="Content-Range at 200"
+        ),
         pytest.param({}, 200, {}, "no-freshness", id="§4.2.2 nothing to go by"),
         pytest.param({}, 500, {}, "no-freshness", id="500 is not heuristically cacheable"),
         pytest.param({"Cache-Control": "no-cache"}, 200, {}, "no-cache", id="no-cache without validator"),
@@ -58,7 +68,9 @@ def test_a_response_is_not_stored_when(
         pytest.param({"Cache-Control": "max-age=99999999999999"}, 2**31, id="§1.2.2 saturates"),
         pytest.param({"Expires": "Fri, 15 Jan 2027 08:01:40 GMT"}, 100, id="§5.3 Expires"),
         pytest.param(
-            {"Cache-Control": "max-age=5", "Expires": "Fri, 15 Jan 2027 09:00:00 GMT"}, 5, id="max-age over Expires"
+            {"Cache-Control": "max-age=5", "Expires": "Fri, 15 Jan 2027 09:00:00 GMT"},
+            5,
+            id="max-age over Expires",
         ),
         pytest.param({"Last-Modified": "Fri, 15 Jan 2027 07:43:20 GMT"}, 100, id="§4.2.2 a tenth of its age"),
         pytest.param({"Last-Modified": "Mon, 15 Jan 2007 07:43:20 GMT"}, 86400, id="§4.2.2 at most a day"),
@@ -100,7 +112,9 @@ def test_corrected_initial_age(values: dict[str, str], age: float) -> None:
         pytest.param("max-age=60, must-revalidate", 0, 0, True, id="§5.2.2.2 must-revalidate"),
         pytest.param("max-age=60, proxy-revalidate", 0, 0, True, id="§5.2.2.8 proxy-revalidate"),
         pytest.param("s-maxage=60", 0, 0, True, id="§4.2.4 s-maxage"),
-        pytest.param("s-maxage=60, stale-while-revalidate=5", 5, 20, False, id="A83 explicit SWR is the exception"),
+        pytest.param(
+            "s-maxage=60, stale-while-revalidate=5", 5, 20, False, id="A83 explicit SWR is the exception"
+        ),
         pytest.param("max-age=60, no-cache", 0, 0, True, id="§5.2.2.4 no-cache"),
     ],
 )
@@ -109,7 +123,10 @@ def test_stale_windows(control: str, swr: float, sie: float, never: bool) -> Non
         {**DATE, "Cache-Control": control, "ETag": '"a"'}, stale_while_revalidate="10s", stale_if_error="20s"
     )
     assert isinstance(verdict, Assessment)
-    assert (verdict.stale_until - verdict.fresh_until, verdict.error_until - verdict.fresh_until) == (swr, sie)
+    assert (verdict.stale_until - verdict.fresh_until, verdict.error_until - verdict.fresh_until) == (
+        swr,
+        sie,
+    )
     assert verdict.never_stale is never
 
 

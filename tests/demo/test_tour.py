@@ -63,7 +63,9 @@ def test_every_line_of_the_tour_works_as_printed(demo: tuple[subprocess.Popen[by
         shown = ""
         for command in step.commands:
             assert command in printed, f"not printed: {command}"
-            done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(
+                ["bash", "-c", command], capture_output=True, text=True, timeout=60, check=False
+            )
             shown += done.stdout
         missing = [text for text in step.expect if text not in shown]
         assert not missing, f"{step.title}: {missing} not in\n{shown}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,7 +23,10 @@ class Answer:
     def __init__(self, head: bytes, body: bytes) -> None:
         line, *lines = head.split(b"\r\n")
         self.status = int(line.split()[1])
-        self.fields = [(name.lower().decode(), value.decode("latin-1")) for name, _, value in (one.partition(b": ") for one in lines if one)]
+        self.fields = [
+            (name.lower().decode(), value.decode("latin-1"))
+            for name, _, value in (one.partition(b": ") for one in lines if one)
+        ]
         self.body = body
 
     def __getitem__(self, name: str) -> str:
@@ -99,7 +102,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(config: str, folder: Path, door: str) -> AsyncIterator[Running]:
+async def running(config: str, folder: Path, door: str) -> AsyncGenerator[Running]:
     """An edge of this YAML behind the `native` or the `asgi` door."""
     path = folder / "edge.yaml"
     path.write_text(config)

@@ -31,7 +31,14 @@ def request(
     body: bool = False,
 ) -> Request:
     return Request(
-        method.encode(), host.encode(), path.encode(), query.encode(), headers(values), "192.0.2.1", False, body
+        method.encode(),
+        host.encode(),
+        path.encode(),
+        query.encode(),
+        headers(values),
+        "192.0.2.1",
+        False,
+        body,
     )
 
 
