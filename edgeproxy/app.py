@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from edgeproxy.clock import steady, wall
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve, ServeStale
 from edgeproxy.door import PAUSE_AT, Report, RequestBody
@@ -25,7 +26,6 @@ from edgeproxy.http.replies import render_problem
 from edgeproxy.http.target import split_target
 from edgeproxy.http.wire import apply_edits
 from edgeproxy.pipeline import Route
-from edgeproxy.clock import steady, wall
 
 if TYPE_CHECKING:
     from edgeproxy.hallway import Hallway, Limits

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.rule import CacheRule, compile_rule
+from edgeproxy.clock import steady
 from edgeproxy.config import Config, PolicyStep, UseRule
 from edgeproxy.config import Route as RouteSection
 from edgeproxy.context import Context, Policy
@@ -36,7 +37,6 @@ from edgeproxy.policies.headers import HeaderEdits, HeadersRule
 from edgeproxy.policies.jwt import JwtAuth, JwtRule, configured_keys
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.rate_limit import RateLimiter
-from edgeproxy.clock import steady
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
 

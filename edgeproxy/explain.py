@@ -8,13 +8,13 @@ from pathlib import Path
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.build import Parts
 from edgeproxy.cache.key import primary_key
+from edgeproxy.clock import steady, wall
 from edgeproxy.config import Config
 from edgeproxy.context import Context
 from edgeproxy.decision import Fetch, Serve, ServeStale
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.http.target import split_target
 from edgeproxy.pipeline import Route, decide
-from edgeproxy.clock import steady, wall
 from edgeproxy.shared import Shared
 
 

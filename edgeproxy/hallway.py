@@ -11,6 +11,7 @@ from itertools import count
 from typing import Protocol
 
 from edgeproxy.cache.purge import apply_purges
+from edgeproxy.clock import DateLine, steady, wall
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Decision, Fetch, Serve
 from edgeproxy.door import Door, Report
@@ -24,7 +25,6 @@ from edgeproxy.observe.outcome import Outcome
 from edgeproxy.pipeline import Edge, Route, decide
 from edgeproxy.purge_log import PurgeLog
 from edgeproxy.record import record
-from edgeproxy.clock import DateLine, steady, wall
 
 logger = logging.getLogger("edgeproxy.door")
 

@@ -20,14 +20,18 @@ origins:
   main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 500ms}}}}
   dead: {{servers: ["http://127.0.0.1:1"]}}
 rate_limits: {{few: {{rate: 1/h, burst: 2}}}}
-jwt_providers: {{p: {{issuer: i, audience: a, algorithms: [HS256], secret: "0123456789abcdef0123456789abcdef"}}}}
+jwt_providers:
+  p: {{issuer: i, audience: a, algorithms: [HS256], secret: "0123456789abcdef0123456789abcdef"}}
 routes:
   - {{name: limited, match: {{path: /limited}}, policies: [{{rate_limit: few}}], origin: main}}
   - {{name: auth, match: {{path: /auth}}, policies: [{{jwt: {{provider: p}}}}], origin: main}}
   - {{name: dead, match: {{path: /dead}}, origin: dead}}
   - {{name: small, match: {{path: /small}}, cache: false, body_size: 10B, origin: main}}
   - {{name: posts, match: {{path: /posts, methods: [POST]}}, cache: false, origin: main}}
-  - {{name: rest, match: {{host: example.com, path: ["/a", "/a/**", "/b"]}}, policies: [{{headers: {{to_client: {{set: {{X-E: "1"}}}}}}}}], origin: main}}
+  - name: rest
+    match: {{host: example.com, path: ["/a/**", "/b"]}}
+    policies: [{{headers: {{to_client: {{set: {{X-E: "1"}}}}}}}}]
+    origin: main
 """
 
 

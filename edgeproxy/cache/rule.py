@@ -33,7 +33,7 @@ class CacheSection(Model):
     """How long after that it is served at once while one refresh runs behind (RFC 5861 §3)."""
     stale_if_error: Duration | None = None
     """How long it may be served while the origin fails (RFC 5861 §4)."""
-    negative: dict[int, Duration] = Field(default_factory=dict)
+    negative: dict[int, Duration] = Field(default_factory=dict[int, float])
     """Freshness by status for errors without their own, like {404: 10s}."""
     vary_on: list[str] = Field(default_factory=list)
     """More parts of the key: variant, country, header:NAME, cookie:NAME."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from edgeproxy.clock import steady, wall
 from edgeproxy.decision import Serve, ServeStale
 from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
@@ -27,7 +28,6 @@ from edgeproxy.http.proxy_protocol import Complete, parse
 from edgeproxy.http.replies import render_problem
 from edgeproxy.http.target import split_target
 from edgeproxy.http.wire import STATUS_LINE, apply_edits, edits_as_lines, render_fields
-from edgeproxy.clock import steady, wall
 from edgeproxy.server.exchange import JOIN_BELOW, Exchange
 
 if TYPE_CHECKING:

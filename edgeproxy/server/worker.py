@@ -16,10 +16,10 @@ import uvicorn
 
 from edgeproxy.app import EdgeApp
 from edgeproxy.build import Parts
+from edgeproxy.clock import steady
 from edgeproxy.config import load_config
 from edgeproxy.errors import ConfigError
 from edgeproxy.hallway import Hallway
-from edgeproxy.clock import steady
 from edgeproxy.server.protocol import EdgeProtocol
 from edgeproxy.shared import Shared
 

@@ -110,7 +110,8 @@ async def running(config: str, folder: Path, door: str) -> AsyncGenerator[Runnin
     await worker.start()
     protocol = EdgeProtocol if door == "native" else "httptools"
     settings = uvicorn.Config(
-        EdgeApp(worker=worker), http=protocol, ws="none", lifespan="off", proxy_headers=False, log_config=None,
+        EdgeApp(worker=worker), http=protocol, ws="none", lifespan="off",
+        proxy_headers=False, log_config=None,
         access_log=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = EdgeServer(settings, lambda: worker.hall)

@@ -114,7 +114,7 @@ async def settle() -> None:
 async def eventually(true: Callable[[], bool]) -> None:
     """Wait for something the other side of a socket does."""
     async with asyncio.timeout(5):
-        while not true():  # noqa: ASYNC110 - nobody here can set an event
+        while not true():
             await asyncio.sleep(0.001)
 
 

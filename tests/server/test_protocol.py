@@ -14,7 +14,10 @@ from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
 
 CONFIG = """
 edge: {{id: edge-1}}
-server: {{listen: ["127.0.0.1:8080"], access_log: {{path: "off"}}, limits: {{connections: 20, keep_alive_requests: 50}}}}
+server:
+  listen: ["127.0.0.1:8080"]
+  access_log: {{path: "off"}}
+  limits: {{connections: 20, keep_alive_requests: 50}}
 admin: {{listen: null}}
 origins: {{main: {{servers: ["{origin}"]}}}}
 routes: [{{name: all, origin: main}}]
@@ -187,8 +190,8 @@ async def test_upgrades_are_answered_as_plain_http(edge: Running, origin: Script
     """A21: h2c and WebSocket are not spoken; their fields go no further."""
     client = await edge.client()
     client.send(
-        b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMA\r\n\r\n"
-        + GET
+        b"GET /a HTTP/1.1\r\nHost: h\r\nConnection: Upgrade, HTTP2-Settings\r\n"
+        b"Upgrade: h2c\r\nHTTP2-Settings: AAMA\r\n\r\n" + GET
     )
     assert [(await client.answer()).status for _ in range(2)] == [200, 200]
     assert b"pgrade" not in origin.heads[0]
