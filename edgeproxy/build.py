@@ -109,9 +109,17 @@ class Parts:
             for server in upstream.servers:
                 up = 1.0 if upstream.usable(server.index) else 0.0
                 gauge("edgeproxy_origin_server_up", origin=name, server=server.label).set(up)
+        values, column = self.slot.values, self.slot.column
         for name, feed in self._jwks.items():
             if feed.keys_loaded_at:
                 gauge("edgeproxy_jwks_age_seconds", provider=name).set(feed.keys_loaded_at)
+            values[column("edgeproxy_jwks_failures_total", provider=name)] = feed.failures
+        database = self.geo.value
+        if database is not None:
+            gauge("edgeproxy_geo_database_age_seconds").set(database.built_at)
+            counts = database.counts
+            for result in ("known", "unknown", "errors"):
+                values[column("edgeproxy_geo_lookups_total", result=result)] = getattr(counts, result)
 
     async def retire(self, successor: Parts) -> None:
         """Close the origin connections that the successor did not take over."""
@@ -145,6 +153,8 @@ class Parts:
                 yield name, previous.upstreams[name]
                 continue
             cells = health[name] if origin.health is not None else None
+            if not origin.tls.verify:
+                logger.warning("origins.%s.tls.verify is false: anybody on the way can answer for it", name)
             yield name, Upstream(name, origin, sweeper=self.sweeper, resolver=self.resolver, health=cells)
 
     def _build_geo(self) -> None:
