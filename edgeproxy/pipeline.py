@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from edgeproxy.observe.outcome import RouteMeters
     from edgeproxy.origin.request import Forwarding
 
+# Not for origins unless a route lists them: they echo credentials, tunnel, or empty caches (A22, A75)
+ON_REQUEST_ONLY = frozenset({b"CONNECT", b"TRACE", b"PURGE"})
+USUAL = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+
 PathMatch = Callable[[bytes], object]
 
 
@@ -111,9 +115,13 @@ class RouteTable:
         for paths, methods, route in rows:
             for matches in paths:
                 if matches(path):
-                    if methods is None or request.method in methods:
+                    if (
+                        request.method not in ON_REQUEST_ONLY
+                        if methods is None
+                        else request.method in methods
+                    ):
                         return route
-                    allowed |= methods
+                    allowed |= USUAL if methods is None else methods
                     break
         if not allowed:
             return self._unknown_host

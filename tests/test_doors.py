@@ -270,6 +270,8 @@ async def test_refusals(stage: Stage) -> None:
     assert (await edge.ask("/nowhere")).status == 404
     wrong = await edge.ask("/posts")
     assert (wrong.status, wrong["allow"]) == (405, "POST")
+    for method in ("TRACE", "PURGE"):
+        assert (await edge.ask("/a", method=method)).status == 405
     large = await edge.ask("/small", method="POST", body=b"x" * 11)
     assert large.status == 413
     assert len(origin.heads) == 2
