@@ -36,6 +36,11 @@ NOT_IN_CORE = {
     "uvicorn",
     "starlette",
     "threading",
+    "concurrent",
+    "multiprocessing",
+    "subprocess",
+    "selectors",
+    "uvloop",
 }
 # Lower may not import higher; names in one row may import each other only as ALLOWED says.
 LAYERS = [
@@ -52,14 +57,12 @@ LAYERS = [
     {"__main__"},
 ]
 APART = {"cache", "policies", "origin"}  # never import each other
-HELPERS = (
-    "jwt",
-    "ab",
-    "geo",
+SHARED = {
     "bucket_table",
     "identify",
     "field_names",
-)  # pieces of one policy, or of several
+}  # helpers of several policies; jwt_keys is one of jwt alone
+ONLY_IN = {"lmdb": ("cache", "machine")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -67,23 +70,35 @@ def module(path: Path) -> tuple[str, ...]:
     return path.relative_to(PACKAGE).with_suffix("").parts
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Dotted names imported at run time: neither for the type checker nor inside functions."""
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(dotted name, whether it is imported inside a function) of what is imported at run time."""
     tree = ast.parse(path.read_text())
-    lazy = {
-        id(inner)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
-        for inner in ast.walk(node)
-    }
+    typing = {id(inner) for node in ast.walk(tree) if _for_types(node) for inner in ast.walk(node)}
+    lazy = {id(inner) for node in ast.walk(tree) if _is_function(node) for inner in ast.walk(node)}
     for node in ast.walk(tree):
-        if id(node) in lazy:
+        if id(node) in typing:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, id(node) in lazy) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or ""
+            assert not node.level, "relative imports hide who imports whom"
+            if node.module in ("edgeproxy", "edgeproxy.policies"):  # the names imported may be modules
+                yield from ((f"{node.module}.{alias.name}", id(node) in lazy) for alias in node.names)
+            else:
+                yield node.module or "", id(node) in lazy
+
+
+def _for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def _is_function(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+
+
+def known_to(importer: str, policy: str) -> bool:
+    """Whether a module of policies may import another: one of its own policy, or a shared helper."""
+    return policy in SHARED or policy.partition("_")[0] == importer.partition("_")[0]
 
 
 def layer(name: str) -> int:
@@ -98,17 +113,33 @@ def test_imports_point_towards_plain_values(path: Path) -> None:
     top, *rest = module(path)
     if top == "__init__":
         return
-    for name in imports(path):
+    for name, lazy in imports(path):
         root, *parts = name.split(".")
+        assert ONLY_IN.get(root, module(path)) == module(path), f"{name} has one place"
         if top in CORE:
             assert root not in NOT_IN_CORE, f"{name} in the core"
-        if root != "edgeproxy" or not parts:
+        if root != "edgeproxy" or not parts or parts[0].startswith("__"):
             continue
-        assert layer(parts[0]) <= layer(top), f"{name} lies above {top}"
+        if not lazy or top in CORE:  # the shell may import upwards where it is run, the core nowhere
+            assert layer(parts[0]) <= layer(top), f"{name} lies above {top}"
         if top in APART and parts[0] in APART:
             assert parts[0] == top, f"{top} and {parts[0]} must not know each other"
-        if top == parts[0] == "policies" and rest != ["__init__"]:
-            assert parts[1].startswith(HELPERS), f"one policy imports another: {name}"
+        if top == parts[0] == "policies":
+            assert known_to(rest[0], parts[1]), f"one policy imports another: {name}"
+
+
+@pytest.mark.parametrize(
+    ("importer", "policy", "may"),
+    [
+        ("jwt", "jwt_keys", True),
+        ("ab", "identify", True),
+        ("geo", "jwt", False),
+        ("rate_limit", "geo_data", False),
+        ("identify", "jwt", False),
+    ],
+)
+def test_the_rule_for_policies_tells_them_apart(importer: str, policy: str, may: bool) -> None:
+    assert known_to(importer, policy) is may
 
 
 @pytest.mark.parametrize(
@@ -118,7 +149,7 @@ def test_the_core_never_awaits(path: Path) -> None:
     found = [
         node
         for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.AsyncFunctionDef | ast.Await)
+        if isinstance(node, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith)
     ]
     assert not found
 

@@ -1,12 +1,16 @@
 """A demo issuer of tokens: a key made at start, its JWK set, and tokens for whoever asks.
 
-python -m edgeproxy.demo.issuer --listen 127.0.0.1:8003
+    python -m edgeproxy.demo.issuer --listen 127.0.0.1:8003
+
+`/token?sub=&scope=&ttl=` answers a good token, `/forged` one that looks the same but is signed by a
+key that nobody published.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 
 import jwt
@@ -35,10 +39,22 @@ class Issuer:
         """The ASGI app."""
         return Starlette(
             routes=[
+                Route("/.well-known/openid-configuration", self.discovery),
                 Route("/jwks.json", self.jwks),
                 Route("/token", self.token),
                 Route("/forged", self.forged),
             ]
+        )
+
+    async def discovery(self, request: Request) -> Response:
+        base = str(request.base_url)
+        return JSONResponse(
+            {
+                "issuer": ISSUER,
+                "jwks_uri": f"{base}jwks.json",
+                "token_endpoint": f"{base}token",
+                "id_token_signing_alg_values_supported": ["EdDSA"],
+            }
         )
 
     async def jwks(self, request: Request) -> Response:
@@ -46,28 +62,33 @@ class Issuer:
         return JSONResponse({"keys": [{**key, "kid": KID, "use": "sig", "alg": "EdDSA"}]})
 
     async def token(self, request: Request) -> Response:
-        return PlainTextResponse(_token(self._key, request))
+        return _token(self._key, request)
 
     async def forged(self, request: Request) -> Response:
-        return PlainTextResponse(_token(self._other, request))
+        return _token(self._other, request)
 
 
-def _token(key: Ed25519PrivateKey, request: Request) -> str:
+def _token(key: Ed25519PrivateKey, request: Request) -> Response:
+    """A token for `sub` with `scope` that lives for `ttl` seconds: a negative one has expired."""
     asked = request.query_params
-    now = int(time.time())
+    ttl = asked.get("ttl", "300")
+    if not re.fullmatch(r"-?[0-9]{1,8}", ttl):
+        return PlainTextResponse("ttl is a number of seconds", 400)
     claims = {
         "iss": ISSUER,
         "aud": AUDIENCE,
         "sub": asked.get("sub", "alice"),
         "scope": asked.get("scope", "read"),
-        "exp": now + int(asked.get("ttl", "300")),
+        "exp": int(time.time()) + int(ttl),
     }
-    return jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": KID})
+    return PlainTextResponse(jwt.encode(claims, key, algorithm="EdDSA", headers={"kid": KID}))
 
 
 def main() -> None:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--listen", default="127.0.0.1:8003", help="host:port")
     serve(Issuer().app(), parser.parse_args().listen)
 

@@ -1,64 +1,62 @@
-"""`edgeproxy demo`: two origins, an issuer and an edge on this machine, and a tour of curl lines."""
+"""`edgeproxy demo`: two origins, an issuer and an edge on this machine, and a tour of curl lines.
+
+Rule: whatever it starts or writes is gone when it ends, however early it is told to.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import edgeproxy
 from edgeproxy.demo.tour import render, steps
 
+PORTS = (8080, 9900, 8001, 8002, 8003)
+"""Wanted for the edge, its admin listener, origins eu and us, and the issuer."""
+
 _PACKAGE = Path(edgeproxy.__file__).parent
 
 
 def run_demo(workers: int = 1) -> int:
-    """Run until Ctrl-C or SIGTERM. Returns the exit code."""
+    """Run until Ctrl-C or SIGTERM. Returns the exit code.
+
+    Raises OSError when there is no free port or a helper does not come up.
+    """
     from edgeproxy.server import supervisor
 
-    listen, admin = _port(8080), _port(9900)
-    eu, us, issuer = _port(8001), _port(8002), _port(8003)
-    folder = Path(tempfile.mkdtemp(prefix="edgeproxy-demo-"))
-    os.environ.update(
-        DEMO_LISTEN=listen,
-        DEMO_ADMIN=admin,
-        DEMO_EU=eu,
-        DEMO_US=us,
-        DEMO_ISSUER=issuer,
-        DEMO_GEO_DB=str(config_file("demo-geo.mmdb")),
-        DEMO_WORKERS=str(workers),
-        DEMO_LOG=str(folder / "access.log"),
-    )
-    commands = [
-        ("edgeproxy.demo.origins", "--name", "eu", "--listen", eu),
-        ("edgeproxy.demo.origins", "--name", "us", "--listen", us),
-        ("edgeproxy.demo.issuer", "--listen", issuer),
-    ]
-    # a session of their own: Ctrl-C is for the edge, which drains before they go
-    helpers = [
-        subprocess.Popen([sys.executable, "-m", *command], start_new_session=True)  # noqa: S603 - our own modules
-        for command in commands
-    ]
+    before = signal.signal(signal.SIGTERM, _interrupt)  # until the supervisor listens to it
     try:
-        for address in (eu, us, issuer):
-            _wait_for(address)
-        tour = steps(f"http://{listen}", f"http://{admin}", f"http://{eu}", f"http://{issuer}")
-        print("edgeproxy demo: two origins (eu, us), a token issuer, and the edge in front of them.")
-        print(f"Open http://{listen}/ in a browser, or take the tour in another terminal:")
-        print(render(tour))
-        print(f"\nThe access log is {folder / 'access.log'}. Ctrl-C ends the demo.\n", flush=True)
-        return supervisor.run(config_file("demo.yaml"))
+        listen, admin, eu, us, issuer = addresses(PORTS)
+        with tempfile.TemporaryDirectory(prefix="edgeproxy-demo-") as folder, _helpers(eu, us, issuer):
+            log = Path(folder) / "access.log"
+            os.environ.update(
+                DEMO_LISTEN=listen,
+                DEMO_ADMIN=admin,
+                DEMO_EU=eu,
+                DEMO_US=us,
+                DEMO_ISSUER=issuer,
+                DEMO_GEO_DB=str(config_file("demo-geo.mmdb")),
+                DEMO_WORKERS=str(workers),
+                DEMO_LOG=str(log),
+            )
+            tour = steps(f"http://{listen}", f"http://{admin}", f"http://{eu}", f"http://{issuer}")
+            print("edgeproxy demo: two origins (eu, us), a token issuer, and the edge in front of them.")
+            print(f"Open http://{listen}/ in a browser, or take the tour in another terminal:")
+            print(render(tour))
+            print(f"\nThe access log of this run is {log}. Ctrl-C ends the demo.\n", flush=True)
+            return supervisor.run(config_file("demo.yaml"))
     except KeyboardInterrupt:
         return 0
     finally:
-        for helper in helpers:
-            helper.terminate()
-        for helper in helpers:
-            helper.wait(timeout=10)
+        signal.signal(signal.SIGTERM, before)
 
 
 def config_file(name: str) -> Path:
@@ -67,25 +65,73 @@ def config_file(name: str) -> Path:
     return installed if installed.exists() else _PACKAGE.parent / "config" / name
 
 
-def _port(wanted: int) -> str:
-    """`127.0.0.1:port` with the wanted port, or a free one when it is taken."""
+def addresses(wanted: tuple[int, ...]) -> list[str]:
+    """`127.0.0.1:port` for each wanted port, with a free one in place of each that is taken.
+
+    Raises OSError when there is none.
+    """
+    with ExitStack() as held:  # all held until the last is found: no two may be the same
+        return [f"127.0.0.1:{_bound(held, port)}" for port in wanted]
+
+
+def _bound(held: ExitStack, wanted: int) -> int:
     for port in (wanted, 0):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return f"127.0.0.1:{probe.getsockname()[1]}"
+        probe = held.enter_context(socket.socket())
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return int(probe.getsockname()[1])
     raise OSError("no free port on 127.0.0.1")
 
 
-def _wait_for(address: str) -> None:
+@contextmanager
+def _helpers(eu: str, us: str, issuer: str) -> Generator[None, None, None]:
+    """The origins and the issuer, each a process that answers already."""
+    commands = {
+        eu: ("edgeproxy.demo.origins", "--name", "eu"),
+        us: ("edgeproxy.demo.origins", "--name", "us"),
+        issuer: ("edgeproxy.demo.issuer",),
+    }
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for address, command in commands.items():
+            # a session of their own: Ctrl-C is for the edge, which drains before they go
+            running[address] = subprocess.Popen(  # noqa: S603 - our own modules
+                [sys.executable, "-m", *command, "--listen", address], start_new_session=True
+            )
+        for address, helper in running.items():
+            _wait_for(address, helper)
+        yield
+    finally:
+        for helper in running.values():
+            helper.terminate()
+        for helper in running.values():
+            _end(helper)
+
+
+def _wait_for(address: str, helper: subprocess.Popen[bytes]) -> None:
     host, _, port = address.rpartition(":")
-    for _ in range(200):
+    for _ in range(400):
+        if helper.poll() is not None:
+            break
         try:
             socket.create_connection((host, int(port)), timeout=1).close()
-            return
         except OSError:
             time.sleep(0.05)
-    raise TimeoutError(f"nothing answers on {address}")
+        else:
+            return
+    raise OSError(f"the demo's helper on {address} did not start")
+
+
+def _end(helper: subprocess.Popen[bytes]) -> None:
+    try:
+        helper.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        helper.kill()
+        helper.wait()
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -9,114 +9,156 @@ GERMANY, AMERICA, NORTH_KOREA = "192.0.2.7", "198.51.100.7", "203.0.113.7"
 
 
 @record
+class Line:
+    """One line to type, and texts that its output holds, in this order."""
+
+    command: str
+    expect: tuple[str, ...]
+
+
+@record
 class Step:
-    """One stop: what it shows, the lines to type, and texts that their output holds."""
+    """One stop: what it shows and the lines that show it."""
 
     title: str
     text: str
-    commands: tuple[str, ...]
-    expect: tuple[str, ...]
+    lines: tuple[Line, ...]
 
 
 def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
     """The tour for these base URLs."""
     shown = "HTTP|age|cache-status|x-served-by|set-cookie|ratelimit|retry-after|www-auth|location"
-    status = f"| grep -iE '^({shown})|region|Hello'"
+    status = f"| grep -iE '^({shown})|region|Hello|variant'"
 
     def curl(path: str, *options: str, client: str = GERMANY, again: int = 1) -> str:
         urls = [f"'{edge}{path}'"] * again
         return " ".join(["curl -si", *options, f"-H 'X-Forwarded-For: {client}'", *urls, status])
 
-    bearer = f"-H \"Authorization: Bearer $(curl -s '{issuer}/{{}}')\""
+    def private(token: str = "") -> str:
+        bearer = f"-H \"Authorization: Bearer $(curl -s '{issuer}/{token}')\""
+        return curl("/private", *([bearer] if token else []))
+
     manage = f"-H 'Authorization: Bearer {TOKEN}'"
     client = f"-H 'X-Forwarded-For: {GERMANY}'"
     jar = "-b /tmp/edgeproxy-demo-jar -c /tmp/edgeproxy-demo-jar"
+    refused = ("401 Unauthorized", 'error="invalid_token"')
     return [
         Step(
             "A miss, then a hit",
             "Two requests on one connection. The second answer comes from the edge: same number, an Age.",
-            (curl("/api/products", again=2),),
-            ("fwd=uri-miss", "; hit; ttl="),
+            (
+                Line(
+                    curl("/api/products", again=2),
+                    ("fwd=uri-miss", '"answer":1', "Age: ", "; hit; ttl=", '"answer":1'),
+                ),
+            ),
         ),
         Step(
             "Stale, while it is refreshed",
             "Fresh for 2 s, asked every 3 s: the old answer comes at once, the one after it is new.",
-            (curl("/api/news", "--rate 20/m", again=3),),
-            ('"answer":1', "ttl=-", '"answer":2'),
+            (
+                Line(
+                    curl("/api/news", "--rate 20/m", again=3),
+                    ("fwd=uri-miss", '"answer":1', "; hit; ttl=-", '"answer":1', '"answer":2'),
+                ),
+            ),
         ),
         Step(
             "Stale, while the origin is broken",
             "The origin is told to fail, and the client wants no cached answer. It gets one all the same.",
             (
-                f"curl -s {client} '{edge}/api/news' --next -s -X POST '{origin}/_control/fail?mode=on' "
-                f"--next -si {client} -H 'Cache-Control: no-cache' '{edge}/api/news' "
-                f"--next -s -X POST '{origin}/_control/fail?mode=off'; echo",
+                Line(
+                    f"curl -s {client} '{edge}/api/news' --next -s -X POST '{origin}/_control/fail?mode=on' "
+                    f"--next -si {client} -H 'Cache-Control: no-cache' '{edge}/api/news' "
+                    f"--next -s -X POST '{origin}/_control/fail?mode=off'",
+                    ('"answer":', '"failing":true', "200 OK", "fwd=stale; fwd-status=503", '"failing":false'),
+                ),
             ),
-            ('"failing":true', "200 OK", "fwd=stale; fwd-status=503", '"failing":false'),
         ),
         Step(
             "A country that is denied",
             f"{NORTH_KOREA} lies in North Korea, says the demo's database.",
-            (curl("/", client=NORTH_KOREA),),
-            ("403 Forbidden", "detail=geo"),
+            (Line(curl("/", client=NORTH_KOREA), ("403 Forbidden", "detail=geo")),),
         ),
         Step(
             "A country that goes to the other origin",
             "The same page for a client in Germany and one in the United States.",
-            (curl("/", client=GERMANY), curl("/", client=AMERICA)),
-            ("Hello from <b>eu</b>", "Hello from <b>us</b>"),
+            (
+                Line(curl("/", client=GERMANY), ("200 OK", "Hello from <b>eu</b>", "country <b>DE</b>")),
+                Line(curl("/", client=AMERICA), ("200 OK", "Hello from <b>us</b>", "country <b>US</b>")),
+            ),
         ),
         Step(
             "A token that is missing, expired, forged, good",
             "Keys come from the issuer's JWKS; the good token's subject reaches the origin as X-User.",
             (
-                curl("/private"),
-                curl("/private", bearer.format("token?ttl=-600")),
-                curl("/private", bearer.format("forged")),
-                curl("/private", bearer.format("token?sub=alice")),
+                Line(private(), ("401 Unauthorized", 'WWW-Authenticate: Bearer realm="demo"')),
+                Line(private("token?ttl=-600"), (*refused, "expired")),
+                Line(private("forged"), (*refused, "not valid")),
+                Line(private("token?sub=alice"), ("200 OK", '"user":"alice"')),
             ),
-            ("401 Unauthorized", "invalid_token", '"user":"alice"'),
         ),
         Step(
             "A sticky variant",
             "The first visit gets a cookie; the same cookie gets the same variant. A tester can choose.",
             (
-                "rm -f /tmp/edgeproxy-demo-jar; " + curl("/", jar),
-                f"curl -s {jar} '{edge}/' | grep -o 'variant <b>[a-z]*'",
-                f"curl -s '{edge}/?ab_checkout=fast' | grep -o 'variant <b>[a-z]*'",
+                Line(
+                    "rm -f /tmp/edgeproxy-demo-jar; " + curl("/", jar),
+                    ("Set-Cookie: edge_ab=", "checkout variant <b>"),
+                ),
+                Line(curl("/", jar), ("200 OK", "checkout variant <b>")),
+                Line(curl("/?ab_checkout=control"), ("checkout variant <b>control",)),
+                Line(curl("/?ab_checkout=fast"), ("checkout variant <b>fast",)),
             ),
-            ("Set-Cookie: edge_ab=", "variant <b>fast"),
         ),
         Step(
             "A limit",
             "Five at once, then one a second: 429 with Retry-After and the RateLimit fields.",
-            (f"for i in 1 2 3 4 5 6; do {curl('/limited')}; done",),
-            ("200 OK", "429 Too Many Requests", "Retry-After: 1", "RateLimit:"),
+            (
+                Line(
+                    f"for i in 1 2 3 4 5 6 7; do {curl('/limited')}; done",
+                    ("200 OK", 'RateLimit: "tour";r=4', "429 Too Many Requests", "Retry-After: 1"),
+                ),
+            ),
         ),
         Step(
             "A purge",
             "The stored answer is forgotten by all workers; the next request asks the origin.",
             (
-                f"curl -s -X POST {manage} -H 'Content-Type: application/json' "
-                f"-d '{{\"url\": \"{edge}/api/products\"}}' '{admin}/purge'; echo",
-                curl("/api/products"),
+                Line(
+                    f"curl -s -X POST {manage} -H 'Content-Type: application/json' "
+                    f"-d '{{\"url\": \"{edge}/api/products\"}}' '{admin}/purge'; echo",
+                    ('"purged": "url"',),
+                ),
+                Line(curl("/api/products"), ("fwd=uri-miss", '"answer":2')),
             ),
-            ("fwd=uri-miss", '"answer":2'),
         ),
         Step(
             "Why?",
             "What would happen to a request, rule by rule. Nothing is spent by asking.",
-            (f"curl -s {manage} '{admin}/explain?method=GET&url={edge}/&from={AMERICA}'; echo",),
-            ('"route"', "site", '"us"'),
+            (
+                Line(
+                    f"curl -s {manage} -H 'Accept: text/plain' "
+                    f"'{admin}/explain?method=GET&url={edge}/&from={AMERICA}'",
+                    ("site", "geo", "US", "checkout", "us"),
+                ),
+            ),
         ),
         Step(
             "The numbers",
             "For Prometheus; one machine, however many workers.",
             (
-                f"curl -s '{admin}/metrics' | "
-                "grep -E '^edgeproxy_(requests|cache_requests|policy_refusals)_total'",
+                Line(
+                    f"curl -s '{admin}/metrics' | "
+                    "grep -E '^edgeproxy_(requests|cache_requests|policy_refusals)_total'",
+                    (
+                        'edgeproxy_requests_total{code="429",route="limited"}',
+                        'edgeproxy_requests_total{code="2xx",route="api"}',
+                        'result="stale-error",route="api"',
+                        'policy="geo"',
+                    ),
+                ),
             ),
-            ('edgeproxy_requests_total{code="2xx",route="api"}', 'policy="geo"'),
         ),
     ]
 
@@ -126,5 +168,5 @@ def render(tour: list[Step]) -> str:
     lines: list[str] = []
     for number, step in enumerate(tour, 1):
         lines += ["", f"{number}. {step.title}", f"   {step.text}", ""]
-        lines += [f"     {command}" for command in step.commands]
+        lines += [f"     {line.command}" for line in step.lines]
     return "\n".join(lines)
