@@ -25,10 +25,10 @@ from edgeproxy.http.message import Field, Headers, Request, index_fields
 from edgeproxy.http.replies import render_problem
 from edgeproxy.http.target import split_target
 from edgeproxy.http.wire import apply_edits
-from edgeproxy.pipeline import Route
+from edgeproxy.pipeline import Visit
 
 if TYPE_CHECKING:
-    from edgeproxy.hallway import Hallway, Limits
+    from edgeproxy.hallway import Hallway
     from edgeproxy.server.worker import Worker
 
 Scope = MutableMapping[str, Any]
@@ -95,7 +95,7 @@ class EdgeApp:
 
 async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> None:
     try:
-        request, length = build_request(scope, hall.limits)
+        request, length = build_request(scope, hall)
     except RequestError as error:
         hall.rejected(scope["client"][0] if scope.get("client") else "", error)
         answer = render_problem(error.status, error.reason, error.detail, hall.next_request_id())
@@ -103,10 +103,11 @@ async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> 
         return
     now = steady()
     exchange = AsgiExchange(hall, request, length)
-    route, ctx, decision = hall.decide(request, now, wall())
-    exchange.route, exchange.ctx, exchange.started_at = route, ctx, now
+    visit = Visit(hall.edge, request)
+    ctx, decision = hall.decide(visit, now, wall())
+    exchange.visit, exchange.ctx, exchange.started_at = visit, ctx, now
     body = exchange.body
-    limit = route.body_size or hall.limits.body_size
+    limit = visit.route.body_size or hall.limits.body_size
     if body is not None:
         exchange.body_left = limit
     if body is not None and (length or 0) > limit:
@@ -115,15 +116,16 @@ async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> 
     elif isinstance(decision, Serve):
         exchange.serve(decision)
     elif isinstance(decision, ServeStale):
-        hall.refresh(route, request, ctx, decision.refresh)
+        hall.refresh(visit, ctx, decision.refresh)
         exchange.serve(decision.serve)
     else:
-        hall.fetch(route, request, ctx, decision, exchange)
+        hall.fetch(visit, ctx, decision, exchange)
     await exchange.run(receive, send)
 
 
-def build_request(scope: Scope, limits: Limits) -> tuple[Request, int | None]:
+def build_request(scope: Scope, hall: Hallway) -> tuple[Request, int | None]:
     """(request, body length or None when unknown) of an ASGI scope. Raises RequestError."""
+    limits = hall.limits
     raw: list[Field] = [(bytes(name), bytes(value)) for name, value in scope["headers"]]
     if len(raw) > limits.head_fields:
         raise RequestError(431, "too-many-fields", "The request has too many header fields.")
@@ -145,7 +147,11 @@ def build_request(scope: Scope, limits: Limits) -> tuple[Request, int | None]:
     target = path + b"?" + query if query else path
     if len(target) > limits.url_size:
         raise RequestError(414, "url-too-long", "The request target is too long.")
-    secure = scope.get("scheme") == "https"
+    headers = Headers(raw, index)
+    peer = scope["client"][0] if scope.get("client") else ""
+    secure = scope.get("scheme") == "https" or (
+        b"x-forwarded-proto" in index and hall.edge.says_https(peer, headers)
+    )
     host = index.get(b"host") or (b"localhost" if http10 else None)
     name, path, query = split_target(target, host, secure=secure)
     method: bytes = scope["method"].encode()
@@ -157,8 +163,7 @@ def build_request(scope: Scope, limits: Limits) -> tuple[Request, int | None]:
         and method not in (b"GET", b"HEAD")
     ):
         length = None  # HTTP/2 and 3 need neither field for a body
-    peer = scope["client"][0] if scope.get("client") else ""
-    request = Request(method, name, path, query, Headers(raw, index), peer, secure, length != 0)
+    request = Request(method, name, path, query, headers, peer, secure, length != 0)
     return request, length
 
 
@@ -176,7 +181,7 @@ class AsgiExchange:
         self._broken = False
         self.request = request
         self.ctx: Context = None  # type: ignore[assignment]  # set before anything can ask
-        self.route: Route = None  # type: ignore[assignment]
+        self.visit: Visit = None  # type: ignore[assignment]
         self.body = (
             RequestBody(length, self._may_read.clear, self._may_read.set) if request.has_body else None
         )
@@ -203,7 +208,7 @@ class AsgiExchange:
                 await reading
             if ending:
                 self._lost()
-            self._hall.observe(self, ending)
+            self._hall.observe(self, ending, steady())
 
     async def _write(self, send: Send) -> str:
         while True:

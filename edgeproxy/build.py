@@ -188,6 +188,7 @@ class Parts:
             routes=RouteTable(routes, self._refused),
             store=self.store,
             client_address=self.trusted.client_address,
+            says_https=self.trusted.says_https,
             on_policy_error=self._policy_failed,
         )
 
@@ -211,6 +212,7 @@ class Parts:
             policies=tuple(policies),
             rule=rule,
             choose_origin=choice,
+            origin=choice.only,
             origin_varies=choice.varies,
             body_size=section.body_size
             if section.body_size is not None
@@ -252,6 +254,7 @@ class Parts:
             policies=(refuse,),
             rule=None,
             choose_origin=_nowhere,
+            origin="",
             origin_varies=False,
             body_size=self.config.server.limits.body_size,
             forwarding=forwarding(self.config.edge.id),

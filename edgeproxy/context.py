@@ -65,6 +65,7 @@ class Context:
     """Per-request state. Built by the pipeline once per request, thrown away with it."""
 
     __slots__ = (
+        "_request_id",
         "claims",
         "client",
         "key_parts",
@@ -72,7 +73,6 @@ class Context:
         "now",
         "origin",
         "place",
-        "request_id",
         "route",
         "to_client",
         "to_origin",
@@ -80,12 +80,14 @@ class Context:
         "wall",
     )
 
-    def __init__(self, now: float, wall: float, client: str, route: str, request_id: str) -> None:
+    def __init__(
+        self, now: float, wall: float, client: str, route: str, request_id: str | Callable[[], str]
+    ) -> None:
         self.now = now  # steady epoch seconds: freshness, limits. Set by the door
         self.wall = wall  # wall clock, may step: `exp` of a token. Set by the door
         self.client = client  # the client's address, trusted hops removed. Set by the door
         self.route = route  # the route's name. Set by the pipeline
-        self.request_id = request_id  # set by the door
+        self._request_id = request_id  # or what makes one: see `request_id`. Set by the door
         self.place: Place | None = None  # set by geo (None: nobody looked)
         self.variants: dict[str, str] = {}  # experiment -> variant. Set by ab
         self.claims: Mapping[str, Any] | None = None  # verified claims. Set by jwt
@@ -94,6 +96,14 @@ class Context:
         self.to_origin: list[Edit] = []  # any policy; asserted after inbound copies are stripped
         self.to_client: list[Edit] = []  # any policy; applied after the cache, never stored
         self.notes: list[Note] | None = None  # a list while explaining: then nothing is spent
+
+    @property
+    def request_id(self) -> str:
+        """The request's name in logs, answers and towards the origin; made when first asked for."""
+        made = self._request_id
+        if not isinstance(made, str):
+            made = self._request_id = made()
+        return made
 
     def note(self, policy: str, verdict: Verdict, why: str) -> None:
         """Record why a policy decided as it did. Call only when `notes` is not None."""

@@ -7,14 +7,14 @@ from pathlib import Path
 
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.build import Parts
-from edgeproxy.cache.key import primary_key
+from edgeproxy.cache.rule import CacheRule
 from edgeproxy.clock import steady, wall
 from edgeproxy.config import Config
 from edgeproxy.context import Context
 from edgeproxy.decision import Fetch, Serve, ServeStale
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.http.target import split_target
-from edgeproxy.pipeline import Route, decide
+from edgeproxy.pipeline import Visit, decide
 from edgeproxy.shared import Shared
 
 
@@ -28,12 +28,11 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
     host = next((value for name, value in fields if name.lower() == b"host"), b"localhost")
     name, path, query = split_target(url.encode(), host, secure=secure)
     request = Request(method.upper().encode(), name, path, query, Headers(fields), client, secure)
-    edge = parts.edge
-    route = edge.routes.find(request)
-    address = edge.client_address(client, request.headers)
+    visit = Visit(parts.edge, request)
+    route, address = visit.route, visit.client
     ctx = Context(steady(), wall(), address, route.name, "explain")
     ctx.notes = []
-    decision = decide(edge, route, request, ctx)
+    decision = decide(visit, ctx)
     fetching = decision.refresh if isinstance(decision, ServeStale) else decision
     answered = isinstance(decision, Serve) and bool(decision.policy)
     return Explanation(
@@ -47,28 +46,24 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
         variants=tuple(ctx.variants.items()),
         to_origin=tuple(ctx.to_origin),
         to_client=tuple(ctx.to_client),
-        cache="" if answered else _cache_word(route, fetching),
-        key="" if answered or route.rule is None else _readable_key(route, request, ctx),
+        cache="" if answered else _cache_word(route.rule, fetching),
+        key=""
+        if answered or route.rule is None
+        else visit.key(route.rule, ctx).decode("utf-8", "backslashreplace"),
         origin="" if answered else ctx.origin or "",
         servers=() if answered or not ctx.origin else _servers(parts, ctx.origin),
     )
 
 
-def _cache_word(route: Route, decision: Serve | Fetch | ServeStale) -> str:
+def _cache_word(rule: CacheRule | None, decision: Serve | Fetch | ServeStale) -> str:
     """In the words of Cache-Status. The control process holds no responses, so a look-up misses."""
-    if route.rule is None:
+    if rule is None:
         return "bypass: the route has no cache"
     if isinstance(decision, Fetch):
         return f"fwd={decision.cause.value}" + (
             " (what is stored is known to the workers)" if decision.key else ""
         )
     return "answered by the cache"
-
-
-def _readable_key(route: Route, request: Request, ctx: Context) -> str:
-    assert route.rule is not None  # noqa: S101 - the caller asked
-    key = primary_key(route.rule, request, request.query, ctx)
-    return key.decode("utf-8", "backslashreplace")
 
 
 def _servers(parts: Parts, origin: str) -> tuple[str, ...]:

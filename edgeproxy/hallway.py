@@ -22,7 +22,7 @@ from edgeproxy.http.replies import problem
 from edgeproxy.http.wire import render_fields
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.outcome import Outcome
-from edgeproxy.pipeline import Edge, Route, decide
+from edgeproxy.pipeline import Edge, Visit, decide
 from edgeproxy.purge_log import PurgeLog
 from edgeproxy.record import record
 
@@ -59,9 +59,8 @@ class DoorMeters(Protocol):
 class Finished(Protocol):
     """What `observe` needs of an answer that is over; both doors' exchanges have it."""
 
-    request: Request
+    visit: Visit
     ctx: Context
-    route: Route
     report: Report
     status: int
     sent: int
@@ -101,34 +100,31 @@ class Hallway:
         """An identifier that no other request of this PoP gets, whichever worker or restart."""
         return f"{self._prefix}{next(self._ids):x}"
 
-    def decide(self, request: Request, now: float, wall: float) -> tuple[Route, Context, Decision]:
-        """Route, context and decision of one request. Never raises: what fails becomes a 500."""
-        edge = self.edge
-        if self._purged[0] != edge.store.position:
-            apply_purges(edge.store, self._purge_log, now)
-        route = edge.routes.find(request)
-        client = edge.client_address(request.peer, request.headers)
-        ctx = Context(now, wall, client, route.name, self.next_request_id())
+    def decide(self, visit: Visit, now: float, wall: float) -> tuple[Context, Decision]:
+        """Context and decision of one request. Never raises: what fails becomes a 500."""
+        if self._purged[0] != visit.edge.store.position:
+            apply_purges(visit.edge.store, self._purge_log, now)
+        ctx = Context(now, wall, visit.client, visit.route.name, self.next_request_id)
         try:
-            return route, ctx, decide(edge, route, request, ctx)
+            return ctx, decide(visit, ctx)
         except Exception:
             logger.exception("deciding on a request failed; request_id=%s", ctx.request_id)
             self._meters.failed()
             error = RequestError(500, "internal", "The edge failed on this request.")
-            return route, ctx, self.problem(request, ctx, error)
+            return ctx, self.problem(visit.request, ctx, error)
 
     def problem(self, request: Request, ctx: Context, error: RequestError) -> Serve:
         """The answer to a request that was refused after it had been parsed."""
         answer = problem(request, ctx, error.status, error.reason, error.detail)
         return Serve(answer, Cause.REFUSED, policy="door", reason=error.reason)
 
-    def fetch(self, route: Route, request: Request, ctx: Context, fetch: Fetch, door: Door) -> None:
+    def fetch(self, visit: Visit, ctx: Context, fetch: Fetch, door: Door) -> None:
         """Answer through `door` from the origin."""
-        self.fetcher.start(Job(self.edge, route, request, ctx, fetch, door))
+        self.fetcher.start(Job(visit, ctx, fetch, door))
 
-    def refresh(self, route: Route, request: Request, ctx: Context, fetch: Fetch) -> None:
+    def refresh(self, visit: Visit, ctx: Context, fetch: Fetch) -> None:
         """Refresh an entry behind the client's back."""
-        self.fetcher.refresh(Job(self.edge, route, request, ctx, fetch, None))
+        self.fetcher.refresh(Job(visit, ctx, fetch, None))
 
     def refused_stamp(self, serve: Serve) -> bytes:
         """The Cache-Status line of an answer that no cache was asked for."""
@@ -163,31 +159,30 @@ class Hallway:
 
     # --- every answer ends here, once
 
-    def observe_serve(
-        self, route: Route, request: Request, ctx: Context, serve: Serve, duration: float, sent: int
-    ) -> None:
+    def observe_serve(self, visit: Visit, ctx: Context, serve: Serve, seconds: float, sent: int) -> None:
         """Count an answer that was written at once."""
         status = serve.response.status
-        route.meters.record(status, serve.cause.word, duration, sent)
+        visit.route.meters.record(status, serve.cause.word, seconds, sent)
         if serve.policy:
-            route.meters.refused(serve.policy, serve.reason or str(status))
+            visit.route.meters.refused(serve.policy, serve.reason or str(status))
         if self.log is not None:
             report = Report(serve.cause)
             report.policy, report.reason = serve.policy, serve.reason
-            self.log.append(_outcome(request, ctx, report, status, duration, sent))
+            self.log.append(_outcome(visit.request, ctx, report, status, seconds, sent))
 
-    def observe(self, done: Finished, ending: str) -> None:
+    def observe(self, done: Finished, ending: str, now: float) -> None:
         """Count an answer that took time. `ending` is empty, `aborted` or `client-gone`."""
-        duration = steady() - done.started_at
+        duration = now - done.started_at
         report = done.report
         status = done.status or 499  # the client left before there was one
-        done.route.meters.record(status, report.cause.word, duration, done.sent)
+        meters = done.visit.route.meters
+        meters.record(status, report.cause.word, duration, done.sent)
         if report.policy:
-            done.route.meters.refused(report.policy, report.reason or str(status))
+            meters.refused(report.policy, report.reason or str(status))
         if ending and not report.error:
             report.error = ending
         if self.log is not None:
-            self.log.append(_outcome(done.request, done.ctx, report, status, duration, done.sent))
+            self.log.append(_outcome(done.visit.request, done.ctx, report, status, duration, done.sent))
 
     def rejected(self, peer: str, error: RequestError) -> None:
         """Count a request that never became one."""

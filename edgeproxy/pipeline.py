@@ -28,6 +28,14 @@ if TYPE_CHECKING:
 
 # Not for origins unless a route lists them: they echo credentials, tunnel, or empty caches (A22, A75)
 ON_REQUEST_ONLY = frozenset({b"CONNECT", b"TRACE", b"PURGE"})
+# Fields that ask a cache for something else than the stored response, whole and as it is
+NOT_PLAIN = frozenset(
+    {
+        b"cache-control", b"pragma", b"range", b"if-range", b"if-match", b"if-none-match",
+        b"if-modified-since", b"if-unmodified-since",
+    }
+)  # fmt: skip
+PASS = Fetch(Cause.BYPASS)
 USUAL = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
 PathMatch = Callable[[bytes], object]
@@ -74,6 +82,7 @@ class Route:
     policies: tuple[Policy, ...]
     rule: CacheRule | None
     choose_origin: Callable[[Context], str]
+    origin: str  # the only one it can choose, or empty
     origin_varies: bool
     body_size: int
     forwarding: Forwarding
@@ -159,11 +168,45 @@ class Edge:
     routes: RouteTable
     store: MemoryStore
     client_address: Callable[[str, Headers], str]
+    says_https: Callable[[str, Headers], bool]
     on_policy_error: Callable[[str, Exception], None]
 
 
-def decide(edge: Edge, route: Route, request: Request, ctx: Context) -> Decision:
+class Visit:
+    """A request and what follows from it alone: route, client, cache key.
+
+    A client that repeats a request on one connection gets the same Visit again, so that none of it is
+    worked out twice. `plain`: nothing in it asks for more than the stored response.
+    """
+
+    __slots__ = ("_key", "_parts", "client", "edge", "plain", "request", "route", "sent")
+
+    def __init__(self, edge: Edge, request: Request) -> None:
+        self.edge = edge
+        self.request = request
+        self.route = edge.routes.find(request)
+        self.client = edge.client_address(request.peer, request.headers)
+        self.plain = (
+            request.method == b"GET" and not request.has_body and NOT_PLAIN.isdisjoint(request.headers.index)
+        )
+        self._parts: tuple[bytes, ...] = ()
+        self._key: bytes | None = None
+        self.sent: tuple[bytes | None, bytes] | None = None  # server's name, and the head it was sent
+
+    def key(self, rule: CacheRule, ctx: Context) -> bytes:
+        """The cache key, once the policies have said what else is part of it."""
+        parts = ctx.key_parts
+        if self._key is None or parts != self._parts or rule.country:
+            query = self.request.query
+            if self.route.hidden_query and query:
+                query = without_query(query, self.route.hidden_query)
+            self._parts, self._key = parts, primary_key(rule, self.request, query, ctx)
+        return self._key
+
+
+def decide(visit: Visit, ctx: Context) -> Decision:
     """What to do with this request. A policy that raises fails open or closed, as it declares."""
+    edge, route, request = visit.edge, visit.route, visit.request
     for policy in route.policies:
         try:
             answer = policy(request, ctx)
@@ -176,13 +219,10 @@ def decide(edge: Edge, route: Route, request: Request, ctx: Context) -> Decision
             )
         if answer is not None:
             return Serve(answer, Cause.REFUSED, policy=policy.name)
-    origin = ctx.origin = route.choose_origin(ctx)
+    ctx.origin = route.origin or route.choose_origin(ctx)
     if route.origin_varies:
-        ctx.key_parts += (b"origin:" + origin.encode(),)
+        ctx.key_parts += (b"origin:" + ctx.origin.encode(),)
     rule = route.rule
     if rule is None:
-        return Fetch(Cause.BYPASS)
-    query = request.query
-    if route.hidden_query and query:
-        query = without_query(query, route.hidden_query)
-    return lookup(edge.store, rule, primary_key(rule, request, query, ctx), request, ctx)
+        return PASS
+    return lookup(edge.store, rule, visit.key(rule, ctx), request, ctx, plain=visit.plain)

@@ -48,7 +48,7 @@ LAYERS = [
     {"context", "countries", "http", "decision", "door", "purge_log"},
     {"cache", "policies", "origin", "observe"},
     {"feeds", "pipeline"},
-    {"reception", "fetch", "config_*"},
+    {"trip", "fetch", "config_*"},
     {"config", "hallway"},
     {"shared", "admin"},
     {"build"},

@@ -6,7 +6,7 @@ Whether it is fresh is one comparison, and its head is rendered: what changes fr
 
 from __future__ import annotations
 
-from edgeproxy.decision import Stamp
+from edgeproxy.decision import Cause, Serve, Stamp
 from edgeproxy.http.message import Field, Response
 from edgeproxy.http.wire import render_fields
 
@@ -20,7 +20,7 @@ class Entry:
     """One response of one key and one choice of selecting fields. Times in steady seconds."""
 
     __slots__ = (
-        "_stamp",
+        "_hit",
         "born",
         "error_until",
         "etag",
@@ -89,20 +89,21 @@ class Entry:
             ]
         )
         self.size = len(response.body) + 2 * len(response.head) + len(key) + OVERHEAD
-        self._stamp: Stamp | None = None
+        self._hit: Serve | None = None
 
     def age(self, now: float) -> int:
         """Seconds for the Age field, saturated (RFC 9111 §1.2.2)."""
         return max(0, min(int(now - self.born), 2**31))
 
-    def hit_stamp(self, ident: bytes, now: float) -> Stamp:
-        """Age and Cache-Status of a hit in this second."""
-        stamp = self._stamp
+    def hit(self, ident: bytes, now: float) -> Serve:
+        """The whole response with Age and Cache-Status of this second: all hits of a second share it."""
+        hit = self._hit
         second = int(now)
-        if stamp is None or stamp.at != second:
+        if hit is None or hit.stamp.at != second:
             status = b"%b; hit; ttl=%d" % (ident, int(self.fresh_until - now))
-            stamp = self._stamp = make_stamp(second, self.age(now), status)
-        return stamp
+            hit = Serve(self.response, Cause.HIT, make_stamp(second, self.age(now), status))
+            self._hit = hit
+        return hit
 
 
 def make_stamp(at: int, age: int, status: bytes) -> Stamp:

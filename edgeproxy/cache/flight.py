@@ -126,10 +126,12 @@ class Body:
 class Flight(Generic[J]):
     """The jobs that wait for one key. Once the answer is shared, `join` serves a late one at once."""
 
-    __slots__ = ("_body", "_join", "jobs", "key")
+    __slots__ = ("_body", "_join", "jobs", "key", "landed", "on_landing")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
+        self.landed = False
+        self.on_landing: Callable[[], None] | None = None
         self.jobs: list[J] = []
         self._body: Body | None = None
         self._join: Callable[[J], None] | None = None
@@ -175,6 +177,9 @@ class Flights(Generic[J]):
 
     def land(self, flight: Flight[J]) -> None:
         """Later misses start their own."""
+        if flight.on_landing is not None and not flight.landed:
+            flight.on_landing()
+        flight.landed = True
         if self.flights.get(flight.key) is flight:
             del self.flights[flight.key]
 

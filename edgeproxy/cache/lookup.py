@@ -13,8 +13,15 @@ from edgeproxy.http.message import Request
 from edgeproxy.http.replies import problem
 
 
-def lookup(store: MemoryStore, rule: CacheRule, key: bytes, request: Request, ctx: Context) -> Decision:
-    """The decision for a request that its policies let through."""
+def lookup(
+    store: MemoryStore, rule: CacheRule, key: bytes, request: Request, ctx: Context, *, plain: bool = False
+) -> Decision:
+    """The decision for a request that its policies let through. `plain`: it is a GET that asks for no more
+    than the stored response; what is fresh is then served without looking at its fields again."""
+    if plain:
+        entry, _ = store.find(key, request.headers)
+        if entry is not None and ctx.now < entry.fresh_until and not entry.must_validate:
+            return entry.hit(rule.ident, ctx.now)
     if request.method != b"GET" and request.method != b"HEAD":
         return Fetch(Cause.METHOD)
     if request.has_body:
@@ -49,7 +56,7 @@ def lookup(store: MemoryStore, rule: CacheRule, key: bytes, request: Request, ct
 
 def hit(rule: CacheRule, request: Request, entry: Entry, now: float, cause: Cause = Cause.HIT) -> Serve:
     """The stored response, or the 304 that the client's precondition asks for."""
-    stamp = entry.hit_stamp(rule.ident, now)
+    stamp = entry.hit(rule.ident, now).stamp
     index = request.headers.index
     if b"if-none-match" in index or b"if-modified-since" in index:
         short = not_modified(request, entry)

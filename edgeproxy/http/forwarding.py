@@ -82,6 +82,11 @@ class TrustedProxies:
             return self._strangers[peer]
         return self._spoken_for(headers) or self._trusted[peer]
 
+    def says_https(self, peer: str, headers: Headers) -> bool:
+        """Did a trusted peer receive this request over TLS? The last value is what the nearest one says."""
+        proto = headers.get(b"x-forwarded-proto")
+        return proto is not None and self.trusts(peer) and proto.rpartition(b",")[2].strip() == b"https"
+
     def forwarded_fields(self, request: Request, client: str) -> list[Field]:
         """X-Forwarded-For, -Proto, -Host and Forwarded (RFC 7239) as the origin shall see them.
 

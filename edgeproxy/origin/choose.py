@@ -42,8 +42,8 @@ class OriginRule(Model):
 class OriginChoice:
     """The choice of one route, ready to run.
 
-    `varies`: there is more than one origin it may name. `needs_place`: `ctx.place` must be set first
-    (by a `geo` policy, or `policies.geo.Locate`).
+    `varies`: there is more than one origin it may name, else `only` is the one. `needs_place`:
+    `ctx.place` must be set first (by a `geo` policy, or `policies.geo.Locate`).
     """
 
     def __init__(
@@ -72,12 +72,12 @@ class OriginChoice:
         possible |= set(self._located) if self._otherwise == NEAREST else {self._otherwise}
         self.varies = len(possible) > 1
         self.needs_place = self.varies
-        self._only = None if self.varies else next(iter(possible))
+        self.only = "" if self.varies else next(iter(possible))
 
     def __call__(self, ctx: Context) -> str:
         """The origin's name."""
-        if self._only is not None:
-            return self._only
+        if self.only:
+            return self.only
         place = ctx.place or NOWHERE
         name = self._by_place.get((place.country, place.continent)) or self._named(place)
         return self._nearest(place) if name == NEAREST else name
@@ -86,7 +86,7 @@ class OriginChoice:
         """Why `__call__` names what it names, in a sentence."""
         name = self(ctx)
         place = ctx.place or NOWHERE
-        if self._only is not None:
+        if self.only:
             return f"{name}: the only origin of this route"
         if self._named(place) != NEAREST:
             listed = any(place in places for places, _ in self._rows)

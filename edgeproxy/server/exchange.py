@@ -10,7 +10,7 @@ from edgeproxy.decision import Cause, Serve
 from edgeproxy.door import Report, RequestBody
 from edgeproxy.http.message import Field, Request
 from edgeproxy.http.wire import STATUS_LINE, render_fields
-from edgeproxy.pipeline import Route
+from edgeproxy.pipeline import Visit
 
 if TYPE_CHECKING:
     from edgeproxy.server.protocol import EdgeProtocol
@@ -35,11 +35,11 @@ class Exchange:
         "on_gone",
         "report",
         "request",
-        "route",
         "sent",
         "started",
         "started_at",
         "status",
+        "visit",
         "writable",
     )
 
@@ -58,7 +58,7 @@ class Exchange:
         self.keep_alive = keep_alive
         self.http10 = http10
         self.ctx: Context = None  # type: ignore[assignment]  # set when its turn comes
-        self.route: Route = None  # type: ignore[assignment]
+        self.visit: Visit = None  # type: ignore[assignment]
         self.started_at = 0.0
         self.report = Report(Cause.BYPASS)
         self.on_drain: Callable[[], None] | None = None
@@ -104,7 +104,9 @@ class Exchange:
                 self._chunked = True
                 head += b"Transfer-Encoding: chunked\r\n"
         self._left = 0 if bodiless else length
-        self._head = head + self._protocol.closing_lines(self, fields)
+        if b"\ndate:" not in head.lower():
+            head += self._protocol.hall.date_line(self.ctx.wall)
+        self._head = head + self._protocol.closing_line(self) + b"\r\n"
 
     def write(self, data: bytes) -> None:
         """Some of the body."""

@@ -96,6 +96,10 @@ class Running:
         """One request on a connection of its own."""
         return await (await self.client()).ask(path, *fields, method=method, body=body)
 
+    async def turn(self) -> None:
+        """Let the loop run once."""
+        await asyncio.sleep(0)
+
     def close(self) -> None:
         for writer in self._writers:
             writer.close()

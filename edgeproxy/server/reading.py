@@ -1,0 +1,320 @@
+"""The reading half of the native door: bytes of one client connection become requests.
+
+uvicorn's httptools protocol, with every limit of the door (head, fields, URL, framing, deadlines) and the
+checks that llhttp leaves to us. Rules of the place:
+1. After anything malformed the connection closes and nothing behind it is answered (reliability A16).
+2. Deadlines are absolute and swept, not timers: a byte now and then does not extend them (A133).
+3. A head whose field lines are, byte for byte, those of the connection's last request is not parsed
+   again: clients repeat them, and the same bytes mean the same. Only its request line is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING, Any
+
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from edgeproxy.clock import steady
+from edgeproxy.door import RequestBody
+from edgeproxy.errors import RequestError
+from edgeproxy.http.framing import NO_BODY, Framing, check_connection, check_framing
+from edgeproxy.http.message import Field, Headers, Request
+from edgeproxy.http.proxy_protocol import Complete, parse
+from edgeproxy.http.target import split_target
+from edgeproxy.pipeline import Visit
+
+if TYPE_CHECKING:
+    from edgeproxy.hallway import Hallway
+
+logger = logging.getLogger("edgeproxy.door")
+
+CHUNK_OVERHEAD = 4096  # bytes of chunk extensions and trailers per message (A8)
+LONGEST_REPEATED = 4096  # bytes of field lines kept for comparing
+VISITS = 16  # request lines remembered with them
+_LINE = re.compile(rb"(GET|HEAD) (/[!-\"$-\[\]^-~]*)")
+
+
+class RequestReader(HttpToolsProtocol):
+    """What comes in. `EdgeProtocol` says what goes out."""
+
+    def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.parser = httptools.HttpRequestParser(self)  # without the base's leniency after close
+        self.hall: Hallway = config.loaded_app.hall
+        self.limits = self.hall.limits
+        # per connection
+        self.peer = ""
+        self.deadline = 0.0  # steady seconds; the sweeper calls `on_deadline` when it is past
+        self.closing = False  # nothing more is read: an answer or the drain ends the connection
+        self.draining = False
+        self.at_rest = True  # between two messages, and nothing is under way
+        self.proxied: bytes | None = None  # PROXY protocol header not yet complete
+        self.known: bytes | None = None  # the field lines of the last plain request, and what it led to
+        self.visits: dict[bytes, Visit] = {}
+        # per request being parsed
+        self.begun = 0  # heads begun in this read
+        self.in_head = False
+        self.raw: list[Field] = []
+        self.index: dict[bytes, bytes] = {}
+        self.target = b""
+        self.head_bytes = 0
+        self.visit: Visit | None = None  # of a request that may be repeated
+        self.receiving: RequestBody | None = None  # the body the parser is in
+        self.body_left = 0  # bytes of it that may still come
+        self.overhead = 0  # bytes of chunk framing seen
+
+    # --- what the answering half does
+
+    def _arrived(self, request: Request, framing: Framing, *, keep_alive: bool, http10: bool) -> None:
+        """The head of a request is complete."""
+        raise NotImplementedError
+
+    def _answer(self, visit: Visit, *, keep_alive: bool, http10: bool) -> None:
+        """It has no body, and it is its turn."""
+        raise NotImplementedError
+
+    def _body_complete(self) -> None:
+        raise NotImplementedError
+
+    def _busy(self) -> bool:
+        """Is an answer under way, or a request waiting for its turn?"""
+        raise NotImplementedError
+
+    def _reject(self, error: RequestError) -> None:
+        raise NotImplementedError
+
+    def _too_large(self) -> None:
+        raise NotImplementedError
+
+    def _close_after_answer(self) -> None:
+        raise NotImplementedError
+
+    def _drained(self, size: int) -> None:
+        raise NotImplementedError
+
+    # --- bytes
+
+    def data_received(self, data: bytes) -> None:
+        if self.at_rest:
+            line, _, rest = data.partition(b" HTTP/1.1\r\n")
+            if rest == self.known:
+                visit = self.visits.get(line)
+                if visit is None or visit.edge is not self.hall.edge:
+                    visit = self._revisit(line)
+                if visit is not None:
+                    self._answer(visit, keep_alive=True, http10=False)
+                    return
+        if self.closing:
+            if self.draining:
+                self._drained(len(data))
+            return
+        if self.proxied is not None:
+            data = self._read_proxy_header(data)
+            if not data:
+                return
+        self._parse(data)
+
+    def _parse(self, data: bytes) -> None:
+        rested = self.at_rest
+        if rested:
+            self.at_rest = False
+            self.deadline = steady() + self.limits.head_timeout  # the head's time starts with its first byte
+        fresh = not self.in_head
+        self.begun = 0
+        self.visit = None
+        self.overhead += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._after_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserInvalidMethodError:
+            self._reject(RequestError(501, "bad-method", "That method is not known here."))
+        except httptools.HttpParserError as error:
+            self._parser_failed(error)
+        if self.in_head:
+            self.head_bytes = 0 if fresh else self.head_bytes + len(data)
+            if self.head_bytes > self.limits.head_size:
+                self._reject(RequestError(431, "head-too-large", "The request's head is too large."))
+        elif self.receiving is not None:
+            self.deadline = steady() + self.limits.body_gap
+            if self.overhead > CHUNK_OVERHEAD:
+                self._reject(RequestError(400, "bad-framing", "Chunk extensions or trailers are too large."))
+        else:
+            if rested and self.visit is not None:
+                self._learn(data, self.visit)
+            self._rest()
+
+    def _rest(self) -> None:
+        """Nothing is under way any more, unless something is."""
+        self.at_rest = not (self.closing or self.in_head or self.receiving is not None or self._busy())
+
+    # --- heads that repeat
+
+    def _learn(self, data: bytes, visit: Visit) -> None:
+        """Remember a head that came in one read, alone and whole."""
+        line, _, rest = data.partition(b" HTTP/1.1\r\n")
+        if self.begun != 1 or _LINE.fullmatch(line) is None or not 0 < len(rest) <= LONGEST_REPEATED:
+            return
+        if rest != self.known:
+            self.known = rest
+            self.visits.clear()
+        elif len(self.visits) >= VISITS:
+            self.visits.clear()
+        self.visits[line] = visit
+
+    def _revisit(self, line: bytes) -> Visit | None:
+        """The visit of another request line above the same fields; None: the parser shall judge it."""
+        last = next(iter(self.visits.values()), None)
+        match = _LINE.fullmatch(line)
+        limits = self.limits
+        if (
+            last is None
+            or match is None
+            or len(line) > min(limits.url_size, limits.head_size - LONGEST_REPEATED)
+        ):
+            return None
+        before = last.request
+        try:
+            host, path, query = split_target(match[2], before.headers.index[b"host"], secure=before.secure)
+        except RequestError:
+            return None
+        request = Request(match[1], host, path, query, before.headers, self.peer, before.secure)
+        visit = Visit(self.hall.edge, request)
+        if last.edge is not visit.edge or len(self.visits) >= VISITS:
+            self.visits.clear()
+        self.visits[line] = visit
+        return visit
+
+    # --- around requests
+
+    def _parser_failed(self, error: httptools.HttpParserError) -> None:
+        if self.closing:  # bytes behind a request that said close, or that we refused
+            return
+        cause = error.__context__
+        if isinstance(cause, RequestError):
+            self._reject(cause)
+        elif isinstance(error, httptools.HttpParserCallbackError) and cause is not None:
+            logger.error("unexpected failure at the door", exc_info=cause)
+            self._reject(RequestError(500, "internal", "The edge failed on this request."))
+        else:
+            self._reject(RequestError(400, "bad-request", "The request is not well-formed HTTP/1.1."))
+
+    def _read_proxy_header(self, data: bytes) -> bytes:
+        buffer = (self.proxied or b"") + data
+        try:
+            parsed = parse(buffer)
+        except RequestError as error:
+            self._reject(error)
+            return b""
+        if not isinstance(parsed, Complete):
+            self.proxied = buffer
+            return b""
+        self.proxied = None
+        if parsed.source:
+            self.peer = parsed.source
+        return buffer[parsed.consumed :]
+
+    def _after_upgrade(self, rest: bytes) -> None:
+        """Upgrade was asked and is not spoken here: the request was answered as plain HTTP (A21).
+
+        The parser takes a body for the other protocol's bytes, so with one the connection closes.
+        """
+        self.visit = None
+        if self.index.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.index:
+            self._close_after_answer()
+        elif rest and not self.closing:
+            self._parse(rest)
+
+    # --- parser callbacks
+
+    def on_message_begin(self) -> None:
+        self.begun += 1
+        self.in_head = True
+        self.raw = []
+        self.index = {}
+        self.target = b""
+        self.head_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.target += url
+        if len(self.target) > self.limits.url_size:
+            raise RequestError(414, "url-too-long", "The request target is too long.")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if not self.in_head:
+            return  # trailers: dropped, and counted by the overhead of the chunked coding
+        lower = name.lower()
+        index = self.index
+        self.raw.append((name, value))
+        if lower in index:
+            if lower == b"host":
+                raise RequestError(400, "bad-host", "A request has exactly one Host field.")
+            index[lower] += (b"; " if lower == b"cookie" else b", ") + value
+            if len(self.raw) > self.limits.head_fields:
+                raise RequestError(431, "too-many-fields", "The request has too many header fields.")
+        else:
+            index[lower] = value
+
+    def on_headers_complete(self) -> None:
+        self.in_head = False
+        if self.closing:
+            return
+        index = self.index
+        if len(self.raw) > self.limits.head_fields:
+            raise RequestError(431, "too-many-fields", "The request has too many header fields.")
+        keep_alive = self.parser.should_keep_alive()
+        http10 = False
+        framing = NO_BODY
+        if not keep_alive or b"connection" in index:
+            http10 = self._check_version(index)
+        if b"content-length" in index or b"transfer-encoding" in index or b"expect" in index:
+            framing = check_framing(index, http10=http10)
+        if self.overhead > self.limits.head_size and self._head_size() > self.limits.head_size:
+            raise RequestError(431, "head-too-large", "The request's head is too large.")
+        host = index.get(b"host")
+        if host is None and http10:
+            host = b"localhost"  # HTTP/1.0 knows no Host: only a route for any host takes it
+        headers = Headers(self.raw, index)
+        secure = self.scheme == "https" or (
+            b"x-forwarded-proto" in index and self.hall.edge.says_https(self.peer, headers)
+        )
+        host, path, query = split_target(self.target, host, secure=secure)
+        method = self.parser.get_method()
+        request = Request(method, host, path, query, headers, self.peer, secure, framing.length != 0)
+        self._arrived(request, framing, keep_alive=keep_alive, http10=http10)
+
+    def _head_size(self) -> int:
+        return len(self.target) + sum([len(name) + len(value) + 4 for name, value in self.raw])
+
+    def _check_version(self, index: dict[bytes, bytes]) -> bool:
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise RequestError(505, "bad-version", "This connection speaks HTTP/1.1.")
+        if b"connection" in index:
+            check_connection(index[b"connection"])
+        return version == "1.0"
+
+    def on_body(self, body: bytes) -> None:
+        self.overhead -= len(body)
+        receiving = self.receiving
+        if receiving is None or self.closing:
+            return
+        self.body_left -= len(body)
+        if self.body_left < 0:
+            self._too_large()
+            return
+        receiving.feed(body)
+
+    def on_chunk_header(self) -> None:
+        self.overhead -= 12  # the size line and the CRLF after the data; more than that is extensions
+
+    def on_message_complete(self) -> None:
+        self.overhead = 0
+        receiving, self.receiving = self.receiving, None
+        if receiving is None or self.closing:
+            return
+        receiving.finish()
+        self._body_complete()

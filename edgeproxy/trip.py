@@ -1,0 +1,289 @@
+"""One way to the origin and back: find a connection, send, receive; again where that is safe.
+
+No coroutine unless a connection must be opened: bytes flow by calls, from the origin's reader to the
+door or to the body that is being recorded. Whoever is too fast is paused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
+
+from edgeproxy.cache.key import normalised_query, without_parameters
+from edgeproxy.door import Door, Report, RequestBody
+from edgeproxy.errors import OriginError, Retry
+from edgeproxy.http.message import Field, Headers
+from edgeproxy.observe.outcome import OriginMeters
+from edgeproxy.origin.connection import OriginConnection
+from edgeproxy.origin.request import CONDITIONAL, request_head
+from edgeproxy.origin.upstream import Upstream
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from edgeproxy.fetch import Job
+
+NOTHING: frozenset[bytes] = frozenset()
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY"})
+TRIES = 3
+
+
+class Target(Protocol):
+    """Where a body goes that is not for one door only."""
+
+    def add(self, data: bytes) -> None: ...
+    def end(self, *, broken: bool = False) -> None: ...
+
+
+class Sender(Protocol):
+    """Who sends trips out, and hears how they end. For each trip exactly one call, at the final head or
+    before it."""
+
+    forwarded: Callable[[Any, str], list[Field]]
+    clock: Callable[[], float]
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
+    def answered(self, trip: Trip) -> None: ...
+    def failed(self, trip: Trip, error: OriginError) -> None: ...
+    def abandoned(self, trip: Trip) -> None: ...
+
+
+class Trip:
+    """The `ResponseSink` of one job. `position` is that of the purge log when it began."""
+
+    __slots__ = (
+        "_door",
+        "_sender",
+        "_target",
+        "_task",
+        "connection",
+        "headers",
+        "job",
+        "length",
+        "meters",
+        "on_done",
+        "over",
+        "position",
+        "report",
+        "status",
+        "upstream",
+    )
+
+    def __init__(self, sender: Sender, job: Job, upstream: Upstream, meters: OriginMeters) -> None:
+        self._sender = sender
+        self.job = job
+        self.upstream = upstream
+        self.meters = meters
+        door = job.door
+        self.report = Report(job.fetch.cause) if door is None else door.report
+        self.report.origin = upstream.name
+        self.position = job.visit.edge.store.position
+        self.connection: OriginConnection | None = None
+        self.over = False  # nothing more is expected
+        self.status = 0  # of the final head, once it is here
+        self.headers: Headers
+        self.length: int | None = None
+        self.on_done: Callable[[OriginError | None], None] | None = None
+        self._task: asyncio.Task[None] | None = None  # while a connection is being opened
+        self._door: Door | None = None
+        self._target: Target | None = None
+
+    # --- there
+
+    def begin(self) -> None:
+        """Send the request on a connection that is open, or once one is."""
+        self.report.tries += 1
+        self.report.server = "-"
+        connection = self.upstream.idle()
+        if connection is not None:
+            self._send(connection)
+            return
+        if self.job.door is not None:
+            self.job.door.on_gone = self.abandon
+        self._task = self._sender.spawn(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            connection = await self.upstream.connect()
+        except OriginError as error:
+            self._task = None
+            self._broke(error, reused=False)
+            return
+        self._task = None
+        self._send(connection)
+
+    def _send(self, connection: OriginConnection) -> None:
+        job = self.job
+        door = job.door
+        body = None if door is None else door.body
+        self.connection = connection
+        self.report.server = connection.server.label
+        try:
+            head = self._head(connection, body)
+        except OriginError as error:
+            connection.close_idle()
+            self._broke(error, reused=False)
+            return
+        if door is not None:
+            door.on_gone = self.abandon
+        connection.send(job.visit.request.method, head, self, has_body=body is not None)
+        if body is not None:
+            _stream(body, connection)
+
+    def _head(self, connection: OriginConnection, body: RequestBody | None) -> bytes:
+        job = self.job
+        visit, ctx, fetch = job.visit, job.ctx, job.fetch
+        plain = body is None and not ctx.to_origin and fetch.entry is None and visit.plain
+        if plain and visit.sent is not None and visit.sent[0] == connection.server.host:
+            return visit.sent[1]
+        request = visit.request
+        extra = self._sender.forwarded(request, visit.client)
+        if fetch.entry is not None:
+            extra += fetch.entry.validators
+        head = request_head(
+            request,
+            _target(job),
+            visit.route.forwarding,
+            host=connection.server.host,
+            length=0 if body is None else body.length,
+            edits=ctx.to_origin,
+            drop=CONDITIONAL if fetch.key is not None else NOTHING,
+            extra=extra,
+        )
+        if plain:
+            visit.sent = (connection.server.host, head)
+        return head
+
+    def _broke(self, error: OriginError, *, reused: bool) -> None:
+        """No head came. Again only where RFC 9110 §9.2.2 and the body allow."""
+        report = self.report
+        self.meters.failed(report.server, error.error)
+        report.error = error.error
+        report.waited = self._sender.clock() - self.job.ctx.now
+        if report.tries < TRIES and report.server != "-" and self._may_retry(error, reused=reused):
+            self.meters.retries.inc()
+            self.begin()
+            return
+        self.over = True
+        self._sender.failed(self, error)
+
+    def _may_retry(self, error: OriginError, *, reused: bool) -> bool:
+        body = self.job.door.body if self.job.door is not None else None
+        if body is not None or error.retry is Retry.NEVER:  # what was passed on of a body is gone
+            return False
+        if error.retry is Retry.ANY:
+            return True
+        # a pooled connection that died at once was closed by the origin while it was idle
+        return reused and self.job.visit.request.method in IDEMPOTENT
+
+    def abandon(self) -> None:
+        """Nobody wants the answer, or the rest of it: close the connection."""
+        if self.over:
+            return
+        self.over = True
+        if self._task is not None:
+            self._task.cancel()
+        elif self.connection is not None:
+            self.connection.abandon()
+        if not self.status:
+            self._sender.abandoned(self)
+
+    # --- and back: the ResponseSink
+
+    def on_interim(self, status: int, fields: list[Field]) -> None:
+        if self.job.door is not None:
+            self.job.door.interim(status, fields)
+
+    def on_head(self, status: int, headers: Headers, length: int | None) -> None:
+        self.status, self.headers, self.length = status, headers, length
+        report = self.report
+        report.error = ""
+        report.waited = self._sender.clock() - self.job.ctx.now
+        self.meters.answered(report.server, status, report.waited)
+        self._sender.answered(self)
+
+    def on_data(self, data: bytes) -> None:
+        door = self._door
+        if door is not None:
+            door.write(data)
+            if not door.writable and self.connection is not None:
+                self.connection.pause()
+        elif self._target is not None:
+            self._target.add(data)
+
+    def on_end(self, trailers: list[Field]) -> None:
+        self._finish(None)
+
+    def on_error(self, error: OriginError) -> None:
+        connection = self.connection
+        if self.status:
+            self._finish(error)
+        else:
+            self._broke(error, reused=connection is not None and connection.reused)
+
+    def on_write_paused(self) -> None:
+        door = self.job.door
+        if door is not None and door.body is not None:
+            door.body.pause()
+
+    def on_write_resumed(self) -> None:
+        door = self.job.door
+        if door is not None and door.body is not None:
+            door.body.resume()
+
+    def relay_to(self, door: Door) -> None:
+        """The body is for this door alone: the origin waits while the client is slow."""
+        self._door = door
+        door.on_drain = self._resume
+
+    def flow_to(self, target: Target) -> None:
+        """The body is recorded, or read by several doors."""
+        self._target = target
+
+    def _resume(self) -> None:
+        if self.connection is not None:
+            self.connection.resume()
+
+    def _finish(self, error: OriginError | None) -> None:
+        self.over = True
+        self.connection = None  # it is the pool's again
+        door, target = self._door, self._target
+        if door is not None:
+            door.on_drain = door.on_gone = None
+            if error is None:
+                door.end()
+            else:
+                self.report.error = error.error
+                door.abort()
+        elif target is not None:
+            target.end(broken=error is not None)
+        if self.on_done is not None:
+            self.on_done(error)
+
+
+def _target(job: Job) -> bytes:
+    """Path and query as the origin sees them: what the key leaves out is not sent either (A48)."""
+    request, route = job.visit.request, job.visit.route
+    query = request.query
+    if query:
+        if route.rule is not None:
+            query = normalised_query(route.rule, query)
+        if route.hidden_query and query:
+            query = without_parameters(query, route.hidden_query)
+    return request.path + b"?" + query if query else request.path
+
+
+def _stream(body: RequestBody, connection: OriginConnection) -> None:
+    """Pass the request's body on as it comes, framed as its head says."""
+    if body.length is not None:
+        body.attach(connection.write, connection.finish)
+        return
+
+    def write(data: bytes) -> None:
+        connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def finish() -> None:
+        connection.write(b"0\r\n\r\n")
+        connection.finish()
+
+    body.attach(write, finish)
