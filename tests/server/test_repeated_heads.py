@@ -161,6 +161,6 @@ def test_what_is_remembered_is_bounded(heads: list[tuple[bytes, bytes]]) -> None
     reader = object.__new__(RequestReader)
     reader.known, reader.visits, reader.begun = None, {}, 1
     for line, rest in heads:
-        reader._learn(line + b" HTTP/1.1\r\n" + rest, object())  # type: ignore[arg-type]  # noqa: SLF001
+        reader._learn(line + b" HTTP/1.1\r\n" + rest, object())  # type: ignore[arg-type]
     assert len(reader.known or b"") <= LONGEST_REPEATED
     assert all(line.startswith((b"GET /", b"HEAD /")) for line in reader.visits)
