@@ -288,10 +288,13 @@ class AsgiExchange:
         self._put({"type": "http.response.body", "body": body}, len(body))
         self._finish()
 
-    def start(self, status: int, fields: list[Field], length: int | None) -> None:
+    def start(self, status: int, fields: list[Field], cache_status: bytes, length: int | None) -> None:
         if self.gone:
             return
         self.started, self.status = True, status
+        fields = [*fields, (b"Cache-Status", cache_status), *self.visit.edge.signature]
+        if self.ctx.to_client:
+            fields = apply_edits(fields, self.ctx.to_client)
         if length is not None and status != 204:
             fields = [*fields, (b"content-length", b"%d" % length)]
         self._put(_start(status, fields), 0)

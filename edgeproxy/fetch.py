@@ -8,7 +8,7 @@ shareable. A leader that leaves hands over. All of it happens in calls; see `tri
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,7 +30,6 @@ from edgeproxy.door import Door
 from edgeproxy.errors import OriginError, origin_error
 from edgeproxy.http.message import Field, Request
 from edgeproxy.http.replies import problem
-from edgeproxy.http.wire import apply_edits
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.request import is_loop, response_fields
 from edgeproxy.origin.upstream import Upstream
@@ -132,17 +131,16 @@ class Fetcher:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    def answered(self, trip: Trip) -> None:
+    def answered(self, trip: Trip, now: float) -> None:
         """The final head is here: only now is it known whose answer this is."""
-        flight = self._leaders.pop(trip, None)
-        waiting = flight.jobs if flight is not None else [trip.job]
         job = trip.job
         visit = job.visit
         rule = visit.route.rule
         if rule is None:
             self._relay(trip, "")
             return
-        now = self.clock()
+        flight = self._leaders.pop(trip, None)
+        waiting = flight.jobs if flight is not None else [job]
         if visit.request.method not in (b"GET", b"HEAD"):
             for target in invalidation_targets(visit.request, trip.status, trip.headers):
                 visit.edge.store.invalidate(target)
@@ -153,9 +151,10 @@ class Fetcher:
                 if settled.remember:
                     self.flights.remember_pass(flight.key, now)
             self._relay(trip, settled.reason)
-            for other in waiting:
-                if other is not job:
-                    self._alone(other)
+            if flight is not None:
+                for other in waiting:
+                    if other is not job:
+                        self._alone(other)
         elif isinstance(settled, Store):
             self._record(trip, flight, waiting, settled)
         else:
@@ -212,7 +211,7 @@ class Fetcher:
         cause = job.fetch.cause
         door.report.cause = cause
         status = cache_status(job.visit.edge.ident, cause, trip.status, detail=reason)
-        door.start(trip.status, self._fields(job, response_fields(trip.headers), status), trip.length)
+        door.start(trip.status, response_fields(trip.headers), status, trip.length)
         trip.relay_to(door)
 
     def _record(self, trip: Trip, flight: Flight[Job] | None, waiting: list[Job], settled: Store) -> None:
@@ -258,7 +257,7 @@ class Fetcher:
             ttl=settled.ttl,
         )
         door.report.cause = job.fetch.cause
-        door.start(status, self._fields(job, settled.fields, words), length)
+        door.start(status, list(settled.fields), words, length)
         body.read_by(door)
 
     def _serve(self, job: Job, serve: Serve) -> None:
@@ -266,10 +265,6 @@ class Fetcher:
         if door is not None and not door.gone:
             door.report.cause = serve.cause
             door.serve(serve)
-
-    def _fields(self, job: Job, fields: Iterable[Field], status: bytes) -> list[Field]:
-        edited = [*fields, (b"Cache-Status", status), *job.visit.edge.signature]
-        return apply_edits(edited, job.ctx.to_client) if job.ctx.to_client else edited
 
     def _alone(self, job: Job) -> None:
         """What others got is not for this client: it asks the origin itself and waits for nobody."""

@@ -43,7 +43,7 @@ class Sender(Protocol):
     clock: Callable[[], float]
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]: ...
-    def answered(self, trip: Trip) -> None: ...
+    def answered(self, trip: Trip, now: float) -> None: ...
     def failed(self, trip: Trip, error: OriginError) -> None: ...
     def abandoned(self, trip: Trip) -> None: ...
 
@@ -198,9 +198,10 @@ class Trip:
         self.status, self.headers, self.length = status, headers, length
         report = self.report
         report.error = ""
-        report.waited = self._sender.clock() - self.job.ctx.now
+        now = self._sender.clock()
+        report.waited = now - self.job.ctx.now
         self.meters.answered(report.server, status, report.waited)
-        self._sender.answered(self)
+        self._sender.answered(self, now)
 
     def on_data(self, data: bytes) -> None:
         door = self._door

@@ -19,8 +19,10 @@ def lookup(
     """The decision for a request that its policies let through. `plain`: it is a GET that asks for no more
     than the stored response; what is fresh is then served without looking at its fields again."""
     if plain:
-        entry, _ = store.find(key, request.headers)
-        if entry is not None and ctx.now < entry.fresh_until and not entry.must_validate:
+        entry, varied = store.find(key, request.headers)
+        if entry is None:
+            return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS, key)
+        if ctx.now < entry.fresh_until and not entry.must_validate:
             return entry.hit(rule.ident, ctx.now)
     if request.method != b"GET" and request.method != b"HEAD":
         return Fetch(Cause.METHOD)

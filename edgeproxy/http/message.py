@@ -7,7 +7,7 @@ says. Never forward from the index, and never read `Set-Cookie` from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from edgeproxy.record import record
 
@@ -15,9 +15,12 @@ Field = tuple[bytes, bytes]
 """One field line: (name, value), as received or as it will be written."""
 
 
-def index_fields(raw: Iterable[Field]) -> dict[bytes, bytes]:
+def index_fields(raw: list[Field]) -> dict[bytes, bytes]:
     """Lower-case name -> value; repeated lines are joined by `, ` (`; ` for Cookie, RFC 6265 §5.4)."""
-    index: dict[bytes, bytes] = {}
+    index = {name.lower(): value for name, value in raw}
+    if len(index) == len(raw):  # nearly always: no line is repeated
+        return index
+    index.clear()
     for name, value in raw:
         lower = name.lower()
         if lower in index:

@@ -22,6 +22,7 @@ DURATION_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.
 MAX_REFUSALS = 32  # (policy, reason) pairs per route, then `other`
 MAX_REASONS = 64  # why the door refuses, then `other`
 MAX_SERVERS = 64  # servers per origin, then `other`
+MAX_CLASSES = 1024  # (server, status) pairs remembered
 OTHER = "other"
 
 
@@ -141,7 +142,7 @@ class DoorMeters:
 class OriginMeters:
     """The cells of one origin: what its servers answered, how fast, and how they failed."""
 
-    __slots__ = ("_durations", "_errors", "_results", "_servers", "_slot", "origin", "retries")
+    __slots__ = ("_classes", "_durations", "_errors", "_results", "_servers", "_slot", "origin", "retries")
 
     def __init__(self, slot: Slot, origin: str) -> None:
         self.origin = origin
@@ -150,11 +151,17 @@ class OriginMeters:
         self._durations = slot.histogram("edgeproxy_origin_duration_seconds", DURATION_BOUNDS, origin=origin)
         self._servers: set[str] = set()
         self._results: dict[tuple[str, str], Counter] = {}
+        self._classes: dict[tuple[str, int], Counter] = {}  # so that no label is built for an answer
         self._errors: dict[str, Counter] = {}
 
     def answered(self, server: str, status: int, seconds: float) -> None:
         """A response head came from `server` after `seconds`."""
-        self._result(server, f"{min(status // 100, 5)}xx").inc()
+        counter = self._classes.get((server, status))
+        if counter is None:
+            counter = self._result(server, f"{min(status // 100, 5)}xx")
+            if len(self._classes) < MAX_CLASSES:
+                self._classes[server, status] = counter
+        counter.inc()
         self._durations.observe(seconds)
 
     def failed(self, server: str, error: str) -> None:

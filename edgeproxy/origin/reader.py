@@ -14,7 +14,7 @@ from typing import Protocol
 import httptools
 
 from edgeproxy.errors import OriginError, origin_error
-from edgeproxy.http.message import Field, Headers
+from edgeproxy.http.message import Field, Headers, index_fields
 
 MAX_HEAD = 64 * 1024  # bytes of a head, or of a trailer section
 MAX_FIELDS = 256
@@ -194,7 +194,7 @@ class ResponseReader:
             return
         if status > 599:
             raise origin_error("http_protocol_error", "the status is not one of HTTP")
-        headers = Headers(fields)
+        headers = Headers(fields, index_fields(fields))
         self.keep = self._parser.should_keep_alive()
         if not self.keep or b"connection" in headers.index:
             self._check_version(headers)

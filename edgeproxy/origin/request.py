@@ -160,6 +160,12 @@ def response_fields(headers: Headers, drop: frozenset[bytes] = _NOTHING) -> list
     if connection is not None and connection not in _USUAL_CONNECTION:
         drop = drop.union(nominated(connection))
     if not drop:
+        if len(headers.index) == len(headers.raw):  # then its keys are the names, in order
+            return [
+                field
+                for field, name in zip(headers.raw, headers.index, strict=True)
+                if name not in NEVER_FORWARDED
+            ]
         return [field for field in headers.raw if field[0].lower() not in NEVER_FORWARDED]
     return [
         field

@@ -9,7 +9,7 @@ from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve
 from edgeproxy.door import Report, RequestBody
 from edgeproxy.http.message import Field, Request
-from edgeproxy.http.wire import STATUS_LINE, render_fields
+from edgeproxy.http.wire import STATUS_LINE, apply_edits, render_fields
 from edgeproxy.pipeline import Visit
 
 if TYPE_CHECKING:
@@ -88,25 +88,39 @@ class Exchange:
         self.sent = self._protocol.write_serve(serve, self)
         self._over()
 
-    def start(self, status: int, fields: list[Field], length: int | None) -> None:
+    def start(self, status: int, fields: list[Field], cache_status: bytes, length: int | None) -> None:
         """The head of a streamed response; written with the first bytes of its body."""
         if self.gone:
             return
         self.started, self.status = True, status
-        head = STATUS_LINE[status] + render_fields(fields)
-        bodiless = self.request.method == b"HEAD" or status in (204, 304)
+        protocol = self._protocol
+        head = self._rendered(fields, cache_status)
+        date = (
+            b""
+            if b"\nDate: " in head or b"\ndate: " in head.lower()
+            else protocol.hall.date_line(self.ctx.wall)
+        )
+        bodiless = status == 204 or status == 304 or self.request.method == b"HEAD"
+        framing = b""
         if length is not None and status != 204:
-            head += b"Content-Length: %d\r\n" % length
+            framing = b"Content-Length: %d\r\n" % length
         elif not bodiless:
             if self.http10:
                 self.keep_alive = False  # delimited by the end of the connection
             else:
                 self._chunked = True
-                head += b"Transfer-Encoding: chunked\r\n"
+                framing = b"Transfer-Encoding: chunked\r\n"
         self._left = 0 if bodiless else length
-        if b"\ndate:" not in head.lower():
-            head += self._protocol.hall.date_line(self.ctx.wall)
-        self._head = head + self._protocol.closing_line(self) + b"\r\n"
+        self._head = b"%b%b%b%b%b\r\n" % (
+            STATUS_LINE[status], head, date, framing, protocol.closing_line(self),
+        )  # fmt: skip
+
+    def _rendered(self, fields: list[Field], cache_status: bytes) -> bytes:
+        edge = self.visit.edge
+        if self.ctx.to_client:
+            fields = [*fields, (b"Cache-Status", cache_status), *edge.signature]
+            return render_fields(apply_edits(fields, self.ctx.to_client))
+        return b"%bCache-Status: %b\r\n%b" % (render_fields(fields), cache_status, edge.signature_lines)
 
     def write(self, data: bytes) -> None:
         """Some of the body."""
@@ -115,10 +129,15 @@ class Exchange:
         if self._left is not None:
             data = data[: self._left] if len(data) > self._left else data
             self._left -= len(data)
-        self.sent += len(data)
-        parts = [self._head, b"%x\r\n" % len(data), data, b"\r\n"] if self._chunked else [self._head, data]
-        self._head = b""
-        self._write(parts, len(data))
+        size = len(data)
+        self.sent += size
+        head, self._head = self._head, b""
+        if self._chunked:
+            self._write([head, b"%x\r\n" % size, data, b"\r\n"], size)
+        elif head and size <= JOIN_BELOW:
+            self._protocol.transport.write(head + data)
+        else:
+            self._write([head, data] if head else [data], size)
 
     def end(self) -> None:
         """The body is complete."""
