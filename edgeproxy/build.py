@@ -210,6 +210,7 @@ class Parts:
         return Route(
             name=section.name,
             policies=tuple(policies),
+            steps=tuple([policy.__call__ for policy in policies]),
             rule=rule,
             choose_origin=choice,
             origin=choice.only,
@@ -252,6 +253,7 @@ class Parts:
         return Route(
             name="-",
             policies=(refuse,),
+            steps=(refuse.__call__,),
             rule=None,
             choose_origin=_nowhere,
             origin="",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import field
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from edgeproxy.http.message import Request, Response
 from edgeproxy.record import record
@@ -20,11 +21,22 @@ class Op(Enum):
 
 @record
 class Edit:
-    """One header edit; applied to a forwarded request or, after the cache, to a response."""
+    """One header edit; applied to a forwarded request or, after the cache, to a response.
+
+    `line` is the field line it adds, and `lower` its name: made once, because most edits are made when
+    the configuration is loaded and used in every answer.
+    """
 
     op: Op
     name: bytes
     value: bytes = b""
+    lower: bytes = field(init=False, repr=False, compare=False)
+    line: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        made = cast(Any, self)  # frozen to everybody else
+        made.lower = self.name.lower()
+        made.line = b"" if self.op is Op.REMOVE else b"%b: %b\r\n" % (self.name, self.value)
 
 
 @record

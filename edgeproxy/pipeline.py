@@ -80,6 +80,7 @@ class Route:
 
     name: str
     policies: tuple[Policy, ...]
+    steps: tuple[Callable[[Request, Context], Response | None], ...]  # their calls, bound once
     rule: CacheRule | None
     choose_origin: Callable[[Context], str]
     origin: str  # the only one it can choose, or empty
@@ -207,10 +208,11 @@ class Visit:
 def decide(visit: Visit, ctx: Context) -> Decision:
     """What to do with this request. A policy that raises fails open or closed, as it declares."""
     edge, route, request = visit.edge, visit.route, visit.request
-    for policy in route.policies:
+    for position, step in enumerate(route.steps):
         try:
-            answer = policy(request, ctx)
+            answer = step(request, ctx)
         except Exception as error:
+            policy = route.policies[position]
             edge.on_policy_error(policy.name, error)
             if policy.fails_open:
                 continue
@@ -218,7 +220,7 @@ def decide(visit: Visit, ctx: Context) -> Decision:
                 request, ctx, 500, "policy-failed", "A rule of this edge failed; it fails closed."
             )
         if answer is not None:
-            return Serve(answer, Cause.REFUSED, policy=policy.name)
+            return Serve(answer, Cause.REFUSED, policy=route.policies[position].name)
     ctx.origin = route.origin or route.choose_origin(ctx)
     if route.origin_varies:
         ctx.key_parts += (b"origin:" + ctx.origin.encode(),)

@@ -40,7 +40,7 @@ def apply_edits(fields: Iterable[Field], edits: Iterable[Edit]) -> list[Field]:
     """Fields after the edits, in order. SET replaces in place of the first line of that name."""
     result = list(fields)
     for edit in edits:
-        lower = edit.name.lower()
+        lower = edit.lower
         if edit.op is Op.ADD:
             result.append((edit.name, edit.value))
             continue
@@ -59,10 +59,7 @@ def edits_as_lines(edits: Iterable[Edit], names: frozenset[bytes]) -> bytes | No
     """
     lines: list[bytes] = []
     for edit in edits:
-        if edit.op is not Op.ADD:
-            if edit.name.lower() in names:
-                return None
-            if edit.op is Op.REMOVE:
-                continue
-        lines.append(b"%b: %b\r\n" % (edit.name, edit.value))
+        if edit.op is not Op.ADD and edit.lower in names:
+            return None
+        lines.append(edit.line)
     return b"".join(lines)

@@ -12,12 +12,15 @@ import select
 from typing import TYPE_CHECKING, Protocol, cast
 
 from edgeproxy.errors import OriginError, Retry, origin_error
+from edgeproxy.http.message import Field
 from edgeproxy.origin.reader import NOBODY, ResponseReader, ResponseSink
 from edgeproxy.origin.settings import Timeouts
 from edgeproxy.origin.sweeper import NEVER, Sweeper
 
 if TYPE_CHECKING:
     from edgeproxy.origin.pool import Server
+
+_NO_TRAILERS: list[Field] = []
 
 
 class Owner(Protocol):
@@ -218,13 +221,13 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         sink = self._sink or NOBODY
         if self.closed:  # abandoned in the middle of a read
             return
-        trailers = self.take_trailers()
+        trailers = self.take_trailers() if self._chunked else _NO_TRAILERS
         self._sink = None
         self._limit = NEVER
         if self._read_paused:
             self._read_paused = False
             self._transport.resume_reading()
-        if self.keep and self._written and not self.unclean and not self._unsent():
+        if self.keep and self._written and not self.unclean and not (self._with_body and self._unsent()):
             self.reused = True
             self._owner.release(self)
         else:
@@ -236,7 +239,7 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
 
     def _unsent(self) -> bool:
         """Did the response overtake the request (A18)?"""
-        return self._with_body and self._transport.get_write_buffer_size() > 0
+        return self._transport.get_write_buffer_size() > 0
 
     def _lost(self, detail: str) -> None:
         if self.closed:

@@ -172,7 +172,7 @@ class ResponseReader:
 
     def take_trailers(self) -> list[Field]:
         """Fields after a chunked body; asked for once, when complete."""
-        return self._fields if self._chunked else _NO_TRAILERS
+        return self._fields
 
     # Called by llhttp.
 

@@ -86,7 +86,8 @@ class Exchange:
         report = self.report
         report.cause, report.policy, report.reason = serve.cause, serve.policy, serve.reason
         self.sent = self._protocol.write_serve(serve, self)
-        self._over()
+        self.on_drain = self.on_gone = None
+        self._protocol.exchange_over(self)
 
     def start(self, status: int, fields: list[Field], cache_status: bytes, length: int | None) -> None:
         """The head of a streamed response; written with the first bytes of its body."""
@@ -151,7 +152,8 @@ class Exchange:
         elif self._head:
             self._write([self._head], 0)
         self._head = b""
-        self._over()
+        self.on_drain = self.on_gone = None
+        self._protocol.exchange_over(self)
 
     def abort(self) -> None:
         """Break off so that nobody takes what was sent for a whole message (RFC 9112 §8)."""
@@ -173,7 +175,3 @@ class Exchange:
             transport.writelines(parts)
         else:
             transport.write(b"".join(parts))
-
-    def _over(self) -> None:
-        self.on_drain = self.on_gone = None
-        self._protocol.exchange_over(self)
