@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import field
 from enum import Enum
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from edgeproxy.http.message import Request, Response
 from edgeproxy.record import record
+
+if TYPE_CHECKING:
+    from edgeproxy.recall import Recorder
 
 
 class Op(Enum):
@@ -85,6 +88,7 @@ class Context:
         "now",
         "origin",
         "place",
+        "recorder",
         "route",
         "to_client",
         "to_origin",
@@ -107,6 +111,7 @@ class Context:
         self.key_parts: tuple[bytes, ...] = ()  # what changes the origin's answer; policies append
         self.to_origin: list[Edit] = []  # any policy; asserted after inbound copies are stripped
         self.to_client: list[Edit] = []  # any policy; applied after the cache, never stored
+        self.recorder: Recorder | None = None  # while a run of the policies is being recorded
         self.notes: list[Note] | None = None  # a list while explaining: then nothing is spent
 
     @property
@@ -129,6 +134,9 @@ class Policy(Protocol):
     A policy never awaits, never imports another policy, and when it changes what the origin
     would answer it adds to `ctx.key_parts`. While `ctx.notes` is a list nothing may be spent.
     `name` is the word of the YAML; `fails_open` says what an exception inside it means.
+
+    A policy may also have `repeatable = True`: the same request from the same client is then not
+    brought before it again. It tells `ctx.recorder`, when there is one, what else its doing rests on.
     """
 
     name: str

@@ -18,6 +18,7 @@ from edgeproxy.decision import Cause, Decision, Fetch, Serve
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.http.target import without_parameters
+from edgeproxy.recall import Recollection, Recorder
 from edgeproxy.record import record
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ NOT_PLAIN = frozenset(
         b"if-modified-since", b"if-unmodified-since",
     }
 )  # fmt: skip
+RECORD_EVERY = 64  # runs; what could not be relied on is tried again so much later
 PASS = Fetch(Cause.BYPASS)
 USUAL = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
@@ -180,7 +182,18 @@ class Visit:
     worked out twice. `plain`: nothing in it asks for more than the stored response.
     """
 
-    __slots__ = ("_key", "_parts", "client", "edge", "plain", "request", "route", "sent")
+    __slots__ = (
+        "_key",
+        "_parts",
+        "_runs",
+        "client",
+        "edge",
+        "plain",
+        "recollection",
+        "request",
+        "route",
+        "sent",
+    )
 
     def __init__(self, edge: Edge, request: Request) -> None:
         self.edge = edge
@@ -193,6 +206,13 @@ class Visit:
         self._parts: tuple[bytes, ...] = ()
         self._key: bytes | None = None
         self.sent: tuple[bytes | None, bytes] | None = None  # server's name, and the head it was sent
+        self.recollection: Recollection | None = None
+        self._runs = 0
+
+    def recorder(self) -> Recorder | None:
+        """Who watches this run of the policies: nobody at first, since most requests come once."""
+        self._runs += 1
+        return Recorder() if self._runs % RECORD_EVERY == 2 else None
 
     def key(self, rule: CacheRule, ctx: Context) -> bytes:
         """The cache key, once the policies have said what else is part of it."""
@@ -207,24 +227,64 @@ class Visit:
 
 def decide(visit: Visit, ctx: Context) -> Decision:
     """What to do with this request. A policy that raises fails open or closed, as it declares."""
-    edge, route, request = visit.edge, visit.route, visit.request
-    for position, step in enumerate(route.steps):
-        try:
-            answer = step(request, ctx)
-        except Exception as error:
-            policy = route.policies[position]
-            edge.on_policy_error(policy.name, error)
-            if policy.fails_open:
-                continue
-            answer = problem(
-                request, ctx, 500, "policy-failed", "A rule of this edge failed; it fails closed."
-            )
-        if answer is not None:
-            return Serve(answer, Cause.REFUSED, policy=route.policies[position].name)
+    route = visit.route
+    if route.steps:
+        recollection = visit.recollection
+        if recollection is not None and ctx.notes is None and recollection.holds(ctx.wall):
+            refused = _recalled(visit, recollection, ctx)
+        else:
+            refused = _asked(visit, ctx)
+        if refused is not None:
+            return refused
     ctx.origin = route.origin or route.choose_origin(ctx)
     if route.origin_varies:
         ctx.key_parts += (b"origin:" + ctx.origin.encode(),)
     rule = route.rule
     if rule is None:
         return PASS
-    return lookup(edge.store, rule, visit.key(rule, ctx), request, ctx, plain=visit.plain)
+    return lookup(visit.edge.store, rule, visit.key(rule, ctx), visit.request, ctx, plain=visit.plain)
+
+
+def _asked(visit: Visit, ctx: Context) -> Serve | None:
+    """Ask every policy. The second time a request comes, what they do is recorded."""
+    route, request = visit.route, visit.request
+    recorder = visit.recorder() if ctx.notes is None else None
+    ctx.recorder = recorder
+    for position, step in enumerate(route.steps):
+        if recorder is not None:
+            recorder.before(route.policies[position], step, position, ctx)
+        try:
+            answer = step(request, ctx)
+        except Exception as error:
+            if recorder is not None:
+                recorder.spoil()
+            answer = _failed(visit, position, ctx, error)
+        if answer is not None:
+            return Serve(answer, Cause.REFUSED, policy=route.policies[position].name)
+    if recorder is not None:
+        visit.recollection = recorder.finish(ctx)
+    return None
+
+
+def _recalled(visit: Visit, recollection: Recollection, ctx: Context) -> Serve | None:
+    """Do again what the policies did; ask only those that must be asked every time."""
+    for effects, step, position in recollection.acts:
+        if step is None:
+            if effects is not None:
+                effects.apply(ctx)
+            continue
+        try:
+            answer = step(visit.request, ctx)
+        except Exception as error:
+            answer = _failed(visit, position, ctx, error)
+        if answer is not None:
+            return Serve(answer, Cause.REFUSED, policy=visit.route.policies[position].name)
+    return None
+
+
+def _failed(visit: Visit, position: int, ctx: Context, error: Exception) -> Response | None:
+    policy = visit.route.policies[position]
+    visit.edge.on_policy_error(policy.name, error)
+    if policy.fails_open:
+        return None
+    return problem(visit.request, ctx, 500, "policy-failed", "A rule of this edge failed; it fails closed.")

@@ -45,7 +45,7 @@ NOT_IN_CORE = {
 # Lower may not import higher; names in one row may import each other only as ALLOWED says.
 LAYERS = [
     {"record", "errors", "snapshot", "units", "clock", "process_lock", "shared_memory"},
-    {"context", "countries", "http", "decision", "door", "purge_log"},
+    {"context", "countries", "http", "decision", "door", "purge_log", "recall"},
     {"cache", "policies", "origin", "observe"},
     {"feeds", "pipeline"},
     {"trip", "fetch", "config_*"},

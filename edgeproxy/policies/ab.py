@@ -163,6 +163,8 @@ class _StickyCookie:
         secure = request.secure if self._secure == "auto" else self._secure
         value = self._prefix + unit.encode() + (self._secured if secure else self._plain)
         ctx.to_client.append(Edit(Op.ADD, b"Set-Cookie", value))
+        if ctx.recorder is not None:
+            ctx.recorder.spoil()
         return unit
 
     def _drawn_before(self, ctx: Context) -> str | None:
@@ -234,6 +236,7 @@ class AbTest:
     """The policy: one or several experiments. `new_id` makes the random unit of a new visitor."""
 
     name = "ab"
+    repeatable = True
     fails_open = False  # without its key part an answer could reach the wrong variant
 
     def __init__(

@@ -131,6 +131,7 @@ class Geo:
     """The policy. Looks the client up, then refuses, redirects, or carries on."""
 
     name = "geo"
+    repeatable = True
     asserted = ASSERTED
 
     def __init__(
@@ -153,6 +154,8 @@ class Geo:
     def __call__(self, request: Request, ctx: Context, /) -> Response | None:
         """A refusal, a redirect, or None with `ctx.place` set and the origin's fields added."""
         database = self._database.value
+        if ctx.recorder is not None:
+            ctx.recorder.reads(self._database, database)
         place = ctx.place = NOWHERE if database is None else database.place(ctx.client)
         outcome = self._outcomes.get(self._facts(place))
         if outcome is None:
@@ -215,6 +218,7 @@ class Locate:
     """Only says where the client is: for routes that choose their origin by place, without `geo`."""
 
     name = "geo"
+    repeatable = True
     fails_open = True
     asserted: tuple[bytes, ...] = ()
 
@@ -224,6 +228,8 @@ class Locate:
     def __call__(self, request: Request, ctx: Context, /) -> Response | None:
         """Always None; sets `ctx.place`."""
         database = self._database.value
+        if ctx.recorder is not None:
+            ctx.recorder.reads(self._database, database)
         ctx.place = NOWHERE if database is None else database.place(ctx.client)
         if ctx.notes is not None:
             ctx.note(self.name, Verdict.ALLOW, f"located: {_shown(ctx.place)}")

@@ -101,6 +101,7 @@ class HeaderEdits:
         hsts = rule.security and _HSTS.name.lower() not in _decided(rule)
         self._to_secure_client = (_HSTS, *client) if hsts else self._to_client
         self._id_name = _id_name(rule)
+        self.repeatable = not self._id_name  # an id is never the same
         self._key_parts = (_key_part(origin),) if origin else ()
         # Removed names too: so the origin gets no alias of them either (`X_Debug` for `X-Debug`).
         named = [edit.name.lower() for edit in origin if edit.op is not Op.ADD]

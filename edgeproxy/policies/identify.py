@@ -16,9 +16,6 @@ from edgeproxy.context import Context
 from edgeproxy.http.message import Request
 from edgeproxy.policies.field_names import TOKEN
 
-_REMEMBERED = 2048  # Cookie fields per reader
-_LONGEST_COOKIES = 1024  # bytes of one
-
 Source = Callable[[Request, Context], str | None]
 """One fact about a request."""
 
@@ -41,22 +38,13 @@ def cookie_reader(name: str) -> Callable[[Request], str | None]:
     """Reads the cookie `name`. Sent twice is as absent: one of the two was planted (RFC 6265 §8.6)."""
     plain = name.encode()
     pattern = re.compile(rb"(?:^|;)[ \t]*" + re.escape(plain) + rb"[ \t]*=[ \t]*([^;]*)")
-    known: dict[bytes, str | None] = {}  # a browser sends the same cookies with every request
 
     def read(request: Request) -> str | None:
-        header = request.headers.index.get(b"cookie")
-        if header is None:
+        header = request.headers.get(b"cookie")
+        if header is None or plain not in header:
             return None
-        try:
-            return known[header]
-        except KeyError:
-            found: list[bytes] = pattern.findall(header) if plain in header else []
-            value = _text(found[0].rstrip(b" \t")) if len(found) == 1 else None
-            if len(header) <= _LONGEST_COOKIES:
-                if len(known) >= _REMEMBERED:
-                    known.clear()
-                known[header] = value
-            return value
+        found: list[bytes] = pattern.findall(header)
+        return _text(found[0].rstrip(b" \t")) if len(found) == 1 else None
 
     return read
 

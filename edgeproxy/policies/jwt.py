@@ -103,6 +103,7 @@ class JwtAuth:
 
     name = "jwt"
     fails_open = False
+    repeatable = True
 
     def __init__(
         self,
@@ -153,6 +154,9 @@ class JwtAuth:
             if isinstance(outcome, Reason):
                 return self._refuse(request, ctx, outcome)
             passed = outcome
+        if ctx.recorder is not None:
+            ctx.recorder.reads(self._keys, passed.keys)
+            ctx.recorder.within(passed.begins, passed.ends)
         ctx.claims = passed.claims
         if passed.edits:
             ctx.to_origin.extend(passed.edits)

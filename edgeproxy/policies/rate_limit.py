@@ -28,6 +28,7 @@ from edgeproxy.units import Model, Rate, RateField
 
 _REMEMBERED = 16_384  # keys per limit whose digest is kept
 _LONGEST_REMEMBERED = 256  # longer values are hashed each time, so that memory stays bounded
+_TOLD = 4096  # rendered RateLimit fields per limit
 _LONGEST_REFILL = 400 * 86_400
 _BY_CLIENT = ("client_ip",)
 _FOUND, _STAND_IN = "v", "c"  # first character of a value that may have been replaced
@@ -85,6 +86,7 @@ class _Limit:
     """One limit made ready: its numbers, its fields, and where the bucket of a request is."""
 
     __slots__ = (
+        "_told",
         "burst",
         "denies_missing",
         "fields",
@@ -100,6 +102,7 @@ class _Limit:
     def __init__(self, name: str, config: RateLimit, table: BucketTable) -> None:
         rate: Rate = config.rate
         self.name = name
+        self._told: dict[int, Edit] = {}
         self.burst = config.burst_size
         self.interval = round(rate.seconds * SECOND / rate.count)
         self.denies_missing = config.on_missing == "deny"
@@ -130,6 +133,16 @@ class _Limit:
         """The member of `RateLimit`: `r` left for `t` seconds, after which it is more."""
         return self.shown % (grant.remaining, grant.reset if grant.allowed else grant.retry_after)
 
+    def told(self, grant: Grant) -> Edit:
+        """The `RateLimit` field of an answer that was allowed. Remembered: the same few come all the time."""
+        number = grant.remaining << 32 | grant.reset
+        edit = self._told.get(number)
+        if edit is None:
+            if len(self._told) >= _TOLD:
+                self._told.clear()
+            edit = self._told[number] = Edit(Op.ADD, b"RateLimit", self.state(grant))
+        return edit
+
 
 class RateLimiter:
     """The policy. `limits` are checked in their order; `table` is shared by all workers."""
@@ -142,12 +155,23 @@ class RateLimiter:
         self._table = table
         self._take = table.take
         self._limits = tuple([_Limit(name, limit, table) for name, limit in limits.items()])
+        self._only = self._limits[0] if len(self._limits) == 1 else None
 
     def __call__(self, request: Request, ctx: Context, /) -> Response | None:
         """None when every limit allows; else 429, or 403 when there is nothing to count by."""
         if ctx.notes is not None:
             return self._explain(request, ctx)
         now = int(ctx.now * SECOND)
+        only = self._only
+        if only is not None:  # the usual case: nothing to undo
+            key = only.key(request, ctx)
+            if key is not None:
+                grant = self._take(key, 1, only.interval, only.burst, now)
+                if not grant.allowed:
+                    return _refuse(request, ctx, only, grant)
+                ctx.to_client.append(only.policy)
+                ctx.to_client.append(only.told(grant))
+                return None
         spent: list[tuple[_Limit, BucketKey]] = []
         edits: list[Edit] = []
         for limit in self._limits:
@@ -163,7 +187,7 @@ class RateLimiter:
                 return _refuse(request, ctx, limit, grant)
             spent.append((limit, key))
             edits.append(limit.policy)
-            edits.append(Edit(Op.ADD, b"RateLimit", limit.state(grant)))
+            edits.append(limit.told(grant))
         ctx.to_client += edits
         return None
 
@@ -187,7 +211,7 @@ class RateLimiter:
                 ctx.note(self.name, verdict, _why(limit, grant))
                 refusal = None if grant.allowed else _refuse(request, ctx, limit, grant)
                 if grant.allowed:
-                    ctx.to_client += (limit.policy, Edit(Op.ADD, b"RateLimit", limit.state(grant)))
+                    ctx.to_client += (limit.policy, limit.told(grant))
             answer = answer or refusal
         return answer
 
