@@ -81,7 +81,8 @@ def run(one: Visit, wall: float = NOW) -> tuple[object, ...]:
     ctx = Context(NOW, wall, one.client, "r", "id")
     answer = decide(one, ctx)
     return (
-        type(answer), ctx.key_parts, ctx.to_origin, ctx.to_client, ctx.variants, ctx.place, dict(ctx.claims or {}),
+        type(answer), ctx.key_parts, ctx.to_origin, ctx.to_client, ctx.variants, ctx.place,
+        dict(ctx.claims or {}),
     )  # fmt: skip
 
 
