@@ -22,6 +22,7 @@ from edgeproxy.demo.tour import render, steps
 PORTS = (8080, 9900, 8001, 8002, 8003)
 """Wanted for the edge, its admin listener, origins eu and us, and the issuer."""
 
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 _PACKAGE = Path(edgeproxy.__file__).parent
 
 
@@ -97,10 +98,12 @@ def _helpers(eu: str, us: str, issuer: str) -> Generator[None, None, None]:
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for address, command in commands.items():
-            # a session of their own: Ctrl-C is for the edge, which drains before they go
-            running[address] = subprocess.Popen(  # noqa: S603 - our own modules
-                [sys.executable, "-m", *command, "--listen", address], start_new_session=True
-            )
+            # A signal between the start of a helper and the line that remembers it would orphan it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+            try:
+                running[address] = _start(*command, "--listen", address)
+            finally:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         for address, helper in running.items():
             _wait_for(address, helper)
         yield
@@ -109,6 +112,14 @@ def _helpers(eu: str, us: str, issuer: str) -> Generator[None, None, None]:
             helper.terminate()
         for helper in running.values():
             _end(helper)
+
+
+def _start(*command: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603 - our own modules
+        [sys.executable, "-m", *command],
+        start_new_session=True,  # Ctrl-C is for the edge, which drains before they go
+        preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING),  # noqa: PLW1509 - one thread
+    )
 
 
 def _wait_for(address: str, helper: subprocess.Popen[bytes]) -> None:
