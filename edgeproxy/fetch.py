@@ -12,13 +12,17 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Body, Flight, Flights
+from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import (
+    Again,
     Pass,
     Store,
     UseStale,
     build_entry,
     cache_status,
+    head_update,
     invalidation_targets,
     on_failure,
     serve_entry,
@@ -38,6 +42,8 @@ from edgeproxy.record import record
 from edgeproxy.trip import Trip
 
 Forwarded = Callable[[Request, str], list[Field]]
+NOTHING: frozenset[bytes] = frozenset()
+CONSUMED = frozenset({b"surrogate-control"})  # said to caches like us, not to clients
 REFRESH_CAP = 1000  # refreshes behind clients' backs at once; beyond it stale answers stay stale
 
 
@@ -49,6 +55,16 @@ class Job:
     ctx: Context
     fetch: Fetch
     door: Door | None
+
+    @property
+    def ranged(self) -> bool:
+        """Does it want a part only?"""
+        return b"range" in self.visit.request.headers.index
+
+    @property
+    def passing(self) -> Job:
+        """The same wish as something between this client and the origin: nothing is kept of it."""
+        return Job(self.visit, self.ctx, Fetch(self.fetch.cause), self.door)
 
     @property
     def waits(self) -> bool:
@@ -87,7 +103,7 @@ class Fetcher:
             self._refuse(job, origin_error("proxy_loop_detected", "this edge has seen the request before"))
             return
         if key is None or self.flights.must_pass(key, job.ctx.now):
-            self._trip(job).begin()
+            self._trip(job.passing if job.ranged else job).begin()
             return
         flight = self.flights.find(key)
         if flight is None or not flight.joinable:
@@ -141,22 +157,27 @@ class Fetcher:
             return
         flight = self._leaders.pop(trip, None)
         waiting = flight.jobs if flight is not None else [job]
-        if visit.request.method not in (b"GET", b"HEAD"):
-            for target in invalidation_targets(visit.request, trip.status, trip.headers):
-                visit.edge.store.invalidate(target)
+        if visit.request.method != b"GET":
+            self._side_effects(trip, rule, now)
         settled = settle(rule, visit.request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
         if isinstance(settled, Pass):
             if flight is not None:
                 self.flights.land(flight)
                 if settled.remember:
                     self.flights.remember_pass(flight.key, now)
-            self._relay(trip, settled.reason)
+            if job.ranged and job.fetch.key is not None:  # the whole was asked for, only to be kept
+                trip.abandon()
+                self._alone(job)
+            else:
+                self._relay(trip, settled.reason)
             if flight is not None:
                 for other in waiting:
                     if other is not job:
                         self._alone(other)
         elif isinstance(settled, Store):
             self._record(trip, flight, waiting, settled)
+        elif isinstance(settled, Again):
+            self._again(trip, flight)
         else:
             if flight is not None:
                 self.flights.land(flight)
@@ -211,8 +232,36 @@ class Fetcher:
         cause = job.fetch.cause
         door.report.cause = cause
         status = cache_status(job.visit.edge.ident, cause, trip.status, detail=reason)
-        door.start(trip.status, response_fields(trip.headers), status, trip.length)
+        drop = CONSUMED if b"surrogate-control" in trip.headers.index else NOTHING
+        door.start(trip.status, response_fields(trip.headers, drop), status, trip.length)
         trip.relay_to(door)
+
+    def _side_effects(self, trip: Trip, rule: CacheRule, now: float) -> None:
+        """What an answer to another method than GET means for what is stored (RFC 9111 §4.3.5, §4.4)."""
+        job = trip.job
+        visit = job.visit
+        store, request = visit.edge.store, visit.request
+        if request.method == b"HEAD":
+            entry, _ = store.find(visit.key(rule, job.ctx), request.headers)
+            if entry is not None and trip.status in (200, 410):
+                update = head_update(rule, request, entry, trip.status, trip.headers, job.ctx.now, now)
+                if update is None:
+                    entry.fresh_until = min(entry.fresh_until, now)
+                else:
+                    store.put(update)
+            return
+        for target in invalidation_targets(request, trip.status, trip.headers):
+            store.invalidate(target)
+
+    def _again(self, trip: Trip, flight: Flight[Job] | None) -> None:
+        """Ask once more, without the condition that was answered for something else."""
+        old = trip.job
+        job = Job(old.visit, old.ctx, Fetch(old.fetch.cause, old.fetch.key), old.door)
+        if flight is None:
+            self._trip(job).begin()
+            return
+        flight.jobs = [job if one is old else one for one in flight.jobs]
+        self._lead(job, flight)
 
     def _record(self, trip: Trip, flight: Flight[Job] | None, waiting: list[Job], settled: Store) -> None:
         """Record the answer for the cache while everybody who waits reads along."""
@@ -222,25 +271,27 @@ class Fetcher:
         job = trip.job
         if flight is None:
             flight = Flight(job.fetch.key or b"")
-        flight.share(body, partial(self._share, trip.status, trip.length, settled, body, job))
+        flight.share(body, partial(self._share, trip, settled, body, flight))
 
         def on_done(error: OriginError | None) -> None:
             self.flights.land(flight)
+            entry = None
             if error is None and body.recording:
-                job.visit.edge.store.put(build_entry(settled, body.content(), trip.position))
+                entry = build_entry(settled, body.content(), trip.position)
+                job.visit.edge.store.put(entry)
             if error is not None:
                 trip.report.error = error.error
+            for other in flight.partial:
+                self._serve_part(other, entry, trip)
 
         if job.door is not None:
             job.door.on_gone = None  # the fill goes on without its client: the cache wants it (A69)
         for other in waiting:
-            self._share(trip.status, trip.length, settled, body, job, other)
+            self._share(trip, settled, body, flight, other)
         trip.on_done = on_done
         trip.flow_to(body)
 
-    def _share(
-        self, status: int, length: int | None, settled: Store, body: Body, leader: Job, job: Job
-    ) -> None:
+    def _share(self, trip: Trip, settled: Store, body: Body, flight: Flight[Job], job: Job) -> None:
         """Let one client read the body that is being recorded, or send it off alone (A69)."""
         door = job.door
         if door is None or door.gone:
@@ -248,17 +299,32 @@ class Fetcher:
         if not settled.suits(job.visit.request):
             self._alone(job)
             return
-        words = cache_status(
+        if job.ranged:
+            flight.partial.append(job)
+            return
+        leads = job is trip.job
+        status = cache_status(
             job.visit.edge.ident,
             job.fetch.cause,
-            status,
+            trip.status,
             stored=True,
-            collapsed=job is not leader,
+            collapsed=not leads,
             ttl=settled.ttl,
         )
         door.report.cause = job.fetch.cause
-        door.start(status, list(settled.fields), words, length)
+        # the one who asked gets all of it, the others what anybody may have
+        fields = response_fields(trip.headers, CONSUMED) if leads else settled.shared_fields(self.clock())
+        door.start(trip.status, fields, status, trip.length)
         body.read_by(door)
+
+    def _serve_part(self, job: Job, entry: Entry | None, trip: Trip) -> None:
+        """The whole is here, or will not be: a client that wants a part of it gets that, or asks itself."""
+        rule = job.visit.route.rule
+        if entry is None or rule is None:
+            self._alone(job)
+        else:
+            request, cause = job.visit.request, job.fetch.cause
+            self._serve(job, serve_entry(rule, request, entry, cause, trip.status, self.clock(), stored=True))
 
     def _serve(self, job: Job, serve: Serve) -> None:
         door = job.door
@@ -269,7 +335,7 @@ class Fetcher:
     def _alone(self, job: Job) -> None:
         """What others got is not for this client: it asks the origin itself and waits for nobody."""
         if job.waits:
-            self._trip(job).begin()
+            self._trip(job.passing if job.ranged else job).begin()
 
     def _refuse(self, job: Job, error: OriginError) -> None:
         door = job.door

@@ -15,7 +15,7 @@ from edgeproxy.errors import OriginError, Retry
 from edgeproxy.http.message import Field, Headers
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
-from edgeproxy.origin.request import CONDITIONAL, request_head
+from edgeproxy.origin.request import FILLING, request_head
 from edgeproxy.origin.upstream import Upstream
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ class Trip:
             host=connection.server.host,
             length=0 if body is None else body.length,
             edits=ctx.to_origin,
-            drop=CONDITIONAL if fetch.key is not None else NOTHING,
+            drop=FILLING if fetch.key is not None else NOTHING,
             extra=extra,
         )
         if plain:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.ranges import partial
 from edgeproxy.http.dates import parse_date
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.wire import response
@@ -14,10 +15,27 @@ _TAG = re.compile(rb'\s*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 _IN_304 = frozenset(
     {b"cache-control", b"content-location", b"date", b"etag", b"expires", b"last-modified", b"vary"}
 )
-# §3.2 of RFC 9111: what describes the stored bytes is not updated by a 304
+# §3.2 of RFC 9111: what describes the very bytes that are stored is not updated by a 304
 _KEPT = frozenset(
-    {b"content-length", b"content-encoding", b"content-type", b"content-range", b"transfer-encoding"}
-)
+    {
+        b"content-digest", b"content-encoding", b"content-length", b"content-md5", b"content-range",
+        b"transfer-encoding",
+    }
+)  # fmt: skip
+
+
+def answer(request: Request, entry: Entry) -> Response:
+    """What a stored response is for this request: 304, part of it, or the whole (RFC 9110 §13.2.2)."""
+    index = request.headers.index
+    if b"if-none-match" in index or b"if-modified-since" in index:
+        short = not_modified(request, entry)
+        if short is not None:
+            return short
+    if b"range" in index:
+        part = partial(request, entry)
+        if part is not None:
+            return part
+    return entry.response
 
 
 def not_modified(request: Request, entry: Entry) -> Response | None:

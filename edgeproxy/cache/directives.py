@@ -13,7 +13,7 @@ from edgeproxy.record import record
 
 FOREVER = 2**31  # RFC 9111 §1.2.2: larger values count as this
 _PART = re.compile(
-    rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)\s*(?:=\s*(\"(?:[^\"\\]|\\.)*\"|[^\s,\"]*))?\s*(?:,|$)"
+    rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:(\s*=\s+|\s+=\s*)[^,]*|=(\"(?:[^\"\\]|\\.)*\"|[^\s,\"]*))?\s*(?:,|$)"
 )
 _MEMO_CAP = 2048
 _LONGEST = 8192  # bytes of a field worth reading; what is longer forbids storing
@@ -44,7 +44,7 @@ class Directives:
 NONE = Directives()
 FORBIDDEN = Directives(no_store=True)
 _memo: dict[bytes, Directives] = {}
-_FLAGS = {
+FLAGS = {
     b"no-store": "no_store",
     b"public": "public",
     b"must-revalidate": "must_revalidate",
@@ -52,7 +52,7 @@ _FLAGS = {
     b"must-understand": "must_understand",
     b"only-if-cached": "only_if_cached",
 }
-_AGES = {
+AGES = {
     b"max-age": "max_age",
     b"s-maxage": "s_maxage",
     b"stale-while-revalidate": "stale_while_revalidate",
@@ -80,10 +80,10 @@ def _parse(value: bytes) -> Directives:
     for name, argument in _split(value):
         if name == b"":
             return FORBIDDEN
-        if name in _FLAGS:
-            found[_FLAGS[name]] = True
-        elif name in _AGES:
-            _keep_smaller(found, _AGES[name], _age(name, argument))
+        if name in FLAGS:
+            found[FLAGS[name]] = True
+        elif name in AGES:
+            _keep_smaller(found, AGES[name], _age(name, argument))
         elif name == b"min-fresh":
             age = _age(name, argument)
             found["min_fresh"] = max(age, int(found.get("min_fresh", 0)))  # type: ignore[arg-type]
@@ -113,7 +113,8 @@ def _split(value: bytes) -> Iterator[tuple[bytes, bytes | None]]:
             position = len(value) if comma < 0 else comma + 1
             continue
         position = match.end()
-        yield match[1].lower(), match[2]
+        # space around the `=` is not in the grammar: as if there were no argument that can be read
+        yield match[1].lower(), b"" if match[2] is not None else match[3]
 
 
 def _keep_smaller(found: dict[str, int | bool | frozenset[bytes]], key: str, age: int) -> None:

@@ -126,13 +126,14 @@ class Body:
 class Flight(Generic[J]):
     """The jobs that wait for one key. Once the answer is shared, `join` serves a late one at once."""
 
-    __slots__ = ("_body", "_join", "jobs", "key", "landed", "on_landing")
+    __slots__ = ("_body", "_join", "jobs", "key", "landed", "on_landing", "partial")
 
     def __init__(self, key: bytes) -> None:
         self.key = key
         self.landed = False
         self.on_landing: Callable[[], None] | None = None
         self.jobs: list[J] = []
+        self.partial: list[J] = []  # want a part of the body, and wait for the whole
         self._body: Body | None = None
         self._join: Callable[[J], None] | None = None
 

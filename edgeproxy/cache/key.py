@@ -86,6 +86,8 @@ def variant_key(names: tuple[bytes, ...], headers: Headers) -> bytes:
             continue
         if name == b"accept-encoding":
             value = _normalised_codings(value)
+        elif name == b"accept-language":  # tags are case-insensitive; their order may be a preference
+            value = b",".join([b"".join(part.split()) for part in value.lower().split(b",")])
         else:
             value = b",".join([part.strip() for part in value.split(b",")])
         parts.append(b"%d:%b" % (len(value), value))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeproxy.cache.conditional import not_modified
+from edgeproxy.cache.conditional import answer
 from edgeproxy.cache.directives import NONE, Directives, parse_cache_control
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.memory import MemoryStore
@@ -35,7 +35,7 @@ def lookup(
     if entry is None:
         if wishes.only_if_cached:
             return _not_cached(request, ctx)
-        if b"range" in request.headers or request.method == b"HEAD":
+        if request.method == b"HEAD" or (b"range" in request.headers and not rule.fill_ranges):
             return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS)  # neither fills the cache
         return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS, key)
     now = ctx.now
@@ -57,14 +57,9 @@ def lookup(
 
 
 def hit(rule: CacheRule, request: Request, entry: Entry, now: float, cause: Cause = Cause.HIT) -> Serve:
-    """The stored response, or the 304 that the client's precondition asks for."""
+    """The stored response, part of it, or the 304 that the client's precondition asks for."""
     stamp = entry.hit(rule.ident, now).stamp
-    index = request.headers.index
-    if b"if-none-match" in index or b"if-modified-since" in index:
-        short = not_modified(request, entry)
-        if short is not None:
-            return Serve(short, cause, stamp)
-    return Serve(entry.response, cause, stamp)
+    return Serve(answer(request, entry), cause, stamp)
 
 
 def _wishes(rule: CacheRule, request: Request) -> Directives:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from edgeproxy.cache.directives import FOREVER, Directives, parse_cache_control
 from edgeproxy.cache.rule import HEURISTIC_CAP, CacheRule
+from edgeproxy.cache.targeted import response_control
 from edgeproxy.http.dates import parse_date
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.record import record
@@ -28,14 +29,18 @@ class Assessment:
     error_until: float
     must_validate: bool
     never_stale: bool
+    left_out: frozenset[bytes] = frozenset()  # lower-case names of fields that must not be stored
 
 
 def assess(
     rule: CacheRule, request: Request, status: int, headers: Headers, requested_at: float, responded_at: float
 ) -> Assessment | str:
     """What storing the response would mean, or the word for why it must not be stored."""
-    control = parse_cache_control(headers.get(b"cache-control"))
-    refused = _must_not_store(request, status, headers, control)
+    override = rule.freshness_of(status)
+    control, targeted = response_control(headers, rule.ident)
+    if override is not None and override.ignore:
+        control, targeted = Directives(private=control.private), True
+    refused = _must_not_store(rule, request, status, headers, control)
     if refused:
         return refused
     names = vary_names(headers)
@@ -43,11 +48,13 @@ def assess(
         return "vary"
     date = parse_date(headers.get(b"date"))
     age = corrected_age(headers, date, requested_at, responded_at)
-    lifetime = _lifetime(rule, status, headers, control, date, responded_at)
+    lifetime = _lifetime(rule, status, headers, control, date, responded_at, targeted=targeted)
+    if override is not None:
+        lifetime = override.apply(lifetime)
     if lifetime is None:
         return "no-freshness"
     validators = b"etag" in headers or b"last-modified" in headers
-    must_validate = control.no_cache or bool(control.no_cache_fields)
+    must_validate = control.no_cache
     if (lifetime <= 0 or must_validate) and not validators:
         return "no-cache" if must_validate else "already-stale"
     born = responded_at - age
@@ -65,14 +72,23 @@ def assess(
         fresh_until if never_stale else fresh_until + sie,
         must_validate,
         never_stale,
+        _left_out(rule, control),
     )
+
+
+def _left_out(rule: CacheRule, control: Directives) -> frozenset[bytes]:
+    """Fields that `private` and `no-cache` name (§5.2.2.4, §5.2.2.7), cookies, and what was for us alone."""
+    names = control.private_fields | control.no_cache_fields | {b"surrogate-control"}
+    return names | {b"set-cookie"} if rule.strip_cookies else names
 
 
 def _window(from_origin: int | None, from_rule: float | None) -> float:
     return float(from_origin) if from_origin is not None else from_rule or 0.0
 
 
-def _must_not_store(request: Request, status: int, headers: Headers, control: Directives) -> str:
+def _must_not_store(
+    rule: CacheRule, request: Request, status: int, headers: Headers, control: Directives
+) -> str:
     """RFC 9111 §3 and §3.5, and what a shared cache has no business keeping."""
     if status < 200 or status in NEVER:
         return "status"
@@ -80,7 +96,7 @@ def _must_not_store(request: Request, status: int, headers: Headers, control: Di
         return "no-store"
     if control.must_understand and status not in UNDERSTOOD:
         return "status"
-    if control.private or control.private_fields:
+    if control.private:
         return "private"
     if parse_cache_control(request.headers.get(b"cache-control")).no_store:
         return "request-no-store"
@@ -88,10 +104,8 @@ def _must_not_store(request: Request, status: int, headers: Headers, control: Di
         control.public or control.s_maxage is not None or control.must_revalidate
     ):
         return "authorization"
-    if b"set-cookie" in headers:
+    if b"set-cookie" in headers and not rule.strip_cookies:
         return "set-cookie"
-    if b"content-range" in headers:
-        return "partial"
     return ""
 
 
@@ -116,19 +130,26 @@ def corrected_age(headers: Headers, date: float | None, requested_at: float, res
 def _stated_age(value: bytes | None) -> float:
     if value is None:
         return 0.0
-    ages = [int(part.strip()[:12]) for part in value.split(b",") if part.strip().isdigit()]
-    return float(min(max(ages), FOREVER)) if ages else 0.0
+    first = value.partition(b",")[0].strip()  # §5.1: of several the first, and none that is no number
+    return float(min(int(first[:12]), FOREVER)) if first.isdigit() else 0.0
 
 
 def _lifetime(
-    rule: CacheRule, status: int, headers: Headers, control: Directives, date: float | None, now: float
+    rule: CacheRule,
+    status: int,
+    headers: Headers,
+    control: Directives,
+    date: float | None,
+    now: float,
+    *,
+    targeted: bool,
 ) -> float | None:
     """Freshness lifetime in seconds (§4.2.1), the rule's default, or a heuristic one (§4.2.2)."""
     if control.s_maxage is not None:
         return float(control.s_maxage)
     if control.max_age is not None:
         return float(control.max_age)
-    if b"expires" in headers:
+    if b"expires" in headers and not targeted:
         expires = parse_date(headers.get(b"expires"))
         return 0.0 if expires is None else max(0.0, expires - (date if date is not None else now))
     if status in rule.negative:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from edgeproxy.record import record
 from edgeproxy.units import Duration, Model, Size
 
+_STATUS = re.compile(r"[1-5]\d\d|[1-5]xx|any")
 _DIMENSION = re.compile(r"variant|country|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEURISTIC_CAP = 86400.0  # seconds a response may be fresh that does not say for how long
 
@@ -24,6 +26,29 @@ class QueryRule(Model):
     """These parameters are dropped; a `*` at the end matches the rest of a name, like utm_*."""
 
 
+class Freshness(Model):
+    """What to make of the freshness that an origin gives, in this order: ignore, set or extend, cap."""
+
+    ignore: bool = False
+    """Do as if the origin had said nothing about caching, not even `no-store`; `private` still counts."""
+    set: Duration | None = None
+    """Fresh for this long, whatever the origin says."""
+    extend: Duration | None = None
+    """Fresh for at least this long."""
+    cap: Duration | None = None
+    """Fresh for at most this long."""
+
+    def apply(self, lifetime: float | None) -> float | None:
+        """The lifetime in seconds after this rule; None stays None unless the rule gives one."""
+        if self.set is not None:
+            lifetime = self.set
+        if self.extend is not None:
+            lifetime = max(lifetime or 0.0, self.extend)
+        if self.cap is not None and lifetime is not None:
+            lifetime = min(lifetime, self.cap)
+        return lifetime
+
+
 class CacheSection(Model):
     """How a route's answers are cached; freshness from the origin always comes first."""
 
@@ -35,10 +60,16 @@ class CacheSection(Model):
     """How long it may be served while the origin fails (RFC 5861 §4)."""
     negative: dict[int, Duration] = Field(default_factory=dict[int, float])
     """Freshness by status for errors without their own, like {404: 10s}."""
+    freshness: dict[str, Freshness] = Field(default_factory=dict[str, Freshness])
+    """Freshness by rule: for a status (`404`), a class (`3xx`) or `any`; the most specific one counts."""
+    set_cookie: Literal["keep_out", "strip"] = "keep_out"
+    """An answer that sets a cookie is not stored, or stored without its cookies."""
     vary_on: list[str] = Field(default_factory=list)
     """More parts of the key: variant, country, header:NAME, cookie:NAME."""
     query: QueryRule = QueryRule()
     """Which query parameters count."""
+    ranges: Literal["fill", "pass"] = "fill"
+    """A range of what is not stored: fetch the whole once, when it can be stored, or pass the request on."""
     request_directives: bool = True
     """Obey Cache-Control of requests (no-cache, max-age, only-if-cached …)."""
     object_size: Size = Field(default=8 * 2**20, gt=0)
@@ -54,6 +85,14 @@ class CacheSection(Model):
                 )
         return value
 
+    @field_validator("freshness")
+    @classmethod
+    def _are_statuses(cls, value: dict[str, Freshness]) -> dict[str, Freshness]:
+        for status in value:
+            if not _STATUS.fullmatch(status):
+                raise ValueError(f"{status!r} is no status; write one like 404, a class like 3xx, or any")
+        return value
+
     @field_validator("negative")
     @classmethod
     def _are_errors(cls, value: dict[int, float]) -> dict[int, float]:
@@ -63,6 +102,9 @@ class CacheSection(Model):
                     f"{status} is not an error status; negative takes 400 to 599, like {{404: 10s}}"
                 )
         return value
+
+
+_NEVER_CHANGED = (206, 304)  # what they mean depends on what is stored already
 
 
 @record
@@ -84,6 +126,16 @@ class CacheRule:
     deny_prefixes: tuple[bytes, ...]
     request_directives: bool
     object_size: int
+    strip_cookies: bool
+    fill_ranges: bool
+    freshness: dict[str, Freshness]
+
+    def freshness_of(self, status: int) -> Freshness | None:
+        """The rule for answers of this status, if there is one."""
+        if not self.freshness or status in _NEVER_CHANGED:
+            return None
+        by = self.freshness
+        return by.get(str(status)) or by.get(f"{status // 100}xx") or by.get("any")
 
 
 def compile_rule(section: CacheSection, ident: bytes, largest: int) -> CacheRule:
@@ -106,4 +158,7 @@ def compile_rule(section: CacheSection, ident: bytes, largest: int) -> CacheRule
         deny_prefixes=tuple(name[:-1].encode() for name in query.deny if name.endswith("*")),
         request_directives=section.request_directives,
         object_size=min(section.object_size, largest),
+        strip_cookies=section.set_cookie == "strip",
+        fill_ranges=section.ranges == "fill",
+        freshness=dict(section.freshness),
     )

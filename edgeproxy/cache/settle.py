@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeproxy.cache.conditional import freshened_fields, not_modified, validates
+from edgeproxy.cache.conditional import answer, freshened_fields, validates
 from edgeproxy.cache.entry import Entry, Location, make_stamp
 from edgeproxy.cache.key import variant_key
 from edgeproxy.cache.rfc9111 import Assessment, assess
@@ -15,6 +15,7 @@ from edgeproxy.http.wire import response
 from edgeproxy.record import record
 
 FAILURES = frozenset({500, 502, 503, 504})  # RFC 5861 §4
+COOKIES = frozenset({b"set-cookie"})  # of one client, whoever validated for all
 UNSAFE_OK = range(200, 400)
 TAGS = 256  # per response
 
@@ -32,6 +33,11 @@ class Store:
     ttl: int
     object_size: int
     tags: frozenset[bytes]
+
+    def shared_fields(self, now: float) -> list[Field]:
+        """The fields for a client that did not ask for this itself, Age included."""
+        age = max(0, int(now - self.assessment.born))
+        return [*self.fields, (b"Age", b"%d" % age)]
 
     def suits(self, request: Request) -> bool:
         """Would this request have got the same answer? (its selecting fields, RFC 9111 §4.1)"""
@@ -55,13 +61,18 @@ class Revalidated:
 
 
 @record
+class Again:
+    """A 304 that speaks of another response than ours: ask once more, without a condition (§4.3.4)."""
+
+
+@record
 class UseStale:
     """The origin failed, and the stored response may stand in for it."""
 
     entry: Entry
 
 
-Settled = Store | Pass | Revalidated | UseStale
+Settled = Store | Pass | Revalidated | UseStale | Again
 
 
 def settle(
@@ -78,7 +89,9 @@ def settle(
     if fetch.key is None:
         return Pass("", remember=False)
     if entry is not None:
-        if status == 304 and validates(entry, headers):
+        if status == 304:
+            if not validates(entry, headers):
+                return Again()
             return Revalidated(freshen(rule, request, entry, headers, requested_at, responded_at))
         if status in FAILURES and on_failure(entry, responded_at):
             return UseStale(entry)
@@ -93,12 +106,37 @@ def settle(
         (request.host, request.path, request.query),
         verdict,
         variant_key(verdict.names, request.headers),
-        tuple(end_to_end_fields(headers)),
+        tuple(_kept(headers, verdict)),
         status,
         int(verdict.fresh_until - responded_at),
         rule.object_size,
         response_tags(headers),
     )
+
+
+def _kept(headers: Headers, verdict: Assessment) -> list[Field]:
+    return [field for field in end_to_end_fields(headers) if field[0].lower() not in verdict.left_out]
+
+
+def head_update(
+    rule: CacheRule,
+    request: Request,
+    entry: Entry,
+    status: int,
+    headers: Headers,
+    requested_at: float,
+    responded_at: float,
+) -> Entry | None:
+    """What a response to HEAD makes of the stored response to GET: its successor when both describe the same
+    bytes, None when it is out of date (RFC 9111 §4.3.5)."""
+    length = headers.get(b"content-length")
+    if (
+        status != entry.response.status
+        or not validates(entry, headers)
+        or (length is not None and length != b"%d" % len(entry.response.body))
+    ):
+        return None
+    return freshen(rule, request, entry, headers, requested_at, responded_at)
 
 
 def on_failure(entry: Entry, now: float) -> bool:
@@ -130,11 +168,14 @@ def freshen(
     responded_at: float,
 ) -> Entry:
     """The successor of an entry that a 304 validated (RFC 9111 §4.3.4)."""
-    fields = freshened_fields(entry, end_to_end_fields(headers))
+    news = [field for field in end_to_end_fields(headers) if field[0].lower() not in COOKIES]
+    fields = freshened_fields(entry, news)
     merged = Headers([*fields, *[field for field in headers.raw if field[0].lower() == b"age"]])
     verdict = assess(rule, request, entry.response.status, merged, requested_at, responded_at)
     if isinstance(verdict, str):  # not storable any more: good for this once
         verdict = Assessment(entry.names, responded_at, responded_at, responded_at, responded_at, True, True)
+    else:
+        fields = [field for field in fields if field[0].lower() not in verdict.left_out]
     return _entry(
         entry.key,
         entry.location,
@@ -186,13 +227,20 @@ def response_tags(headers: Headers) -> frozenset[bytes]:
 
 
 def serve_entry(
-    rule: CacheRule, request: Request, entry: Entry, cause: Cause, fwd_status: int, now: float
+    rule: CacheRule,
+    request: Request,
+    entry: Entry,
+    cause: Cause,
+    fwd_status: int,
+    now: float,
+    *,
+    stored: bool = False,
 ) -> Serve:
     """The stored response after the origin was asked: validated, or standing in for a failure."""
     word = Cause.STALE if cause is Cause.STALE_ERROR else cause
-    status = cache_status(rule.ident, word, fwd_status, ttl=int(entry.fresh_until - now))
+    status = cache_status(rule.ident, word, fwd_status, stored=stored, ttl=int(entry.fresh_until - now))
     stamp = make_stamp(int(now), entry.age(now), status)
-    return Serve(not_modified(request, entry) or entry.response, cause, stamp)
+    return Serve(answer(request, entry), cause, stamp)
 
 
 def cache_status(

@@ -63,6 +63,8 @@ CONDITIONAL = frozenset(
     [b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since"]
 )
 
+FILLING = CONDITIONAL | {b"range"}  # not sent when the whole response is wanted for the cache
+
 _USUAL_CONNECTION = frozenset([b"keep-alive", b"close", b"Keep-Alive", b"Close"])
 _WITH_CONTENT = frozenset([b"POST", b"PUT", b"PATCH"])  # a body is expected: say when there is none
 _LIMITED = frozenset([b"OPTIONS", b"TRACE"])  # methods that heed Max-Forwards, RFC 9110 §7.6.2
@@ -75,7 +77,7 @@ _ALIAS = bytes(ord("-") if chr(byte) in "._" else byte for byte in bytes(range(2
 class Forwarding:
     """What is the same for every request of one route. Build it with `forwarding`."""
 
-    signature: bytes  # Via and CDN-Loop lines
+    signature: bytes  # Via, CDN-Loop and Surrogate-Capability lines
     dropped: frozenset[bytes]
 
 
@@ -83,7 +85,8 @@ def forwarding(edge_id: str, stripped: Iterable[bytes] = ()) -> Forwarding:
     """`edge_id` is a token (RFC 9110 §5.6.2); `stripped` are names that clients may not set."""
     name = edge_id.encode("ascii")
     return Forwarding(
-        signature=b"Via: 1.1 %b\r\nCDN-Loop: %b\r\n" % (name, name),
+        signature=b'Via: 1.1 %b\r\nCDN-Loop: %b\r\nSurrogate-Capability: %b="Surrogate/1.0"\r\n'
+        % (name, name, name),
         dropped=_NEVER_SENT.union([name.translate(_ALIAS) for name in stripped]),
     )
 
@@ -139,7 +142,7 @@ def request_head(
         request.host if host is None else host,
         b"\r\n".join(fields),
     )
-    _check(head, len(fields) + 4)  # request line, Host, two of the signature, the empty line
+    _check(head, len(fields) + 5)  # request line, Host, three of the signature, the empty line
     return head
 
 

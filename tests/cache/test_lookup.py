@@ -9,6 +9,7 @@ from edgeproxy.cache.key import primary_key
 from edgeproxy.cache.lookup import lookup
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.settle import (
+    Again,
     Pass,
     Revalidated,
     Store,
@@ -138,8 +139,11 @@ def test_what_is_not_stored() -> None:
     assert isinstance(miss, Fetch)
     assert miss.cause is Cause.URI_MISS
     assert miss.key is not None
-    for values in ({"Range": "bytes=0-1"}, {"Cache-Control": "no-store"}):
-        passed = ask(empty, values)
+    for values, section in (
+        ({"Range": "bytes=0-1"}, {"ranges": "pass"}),
+        ({"Cache-Control": "no-store"}, {}),
+    ):
+        passed = lookup(empty, rule(**section), b"k", request("/a", values), context())
         assert isinstance(passed, Fetch)
         assert passed.key is None, "its answer must not be stored"
     head = ask(empty, method="HEAD")
@@ -225,10 +229,10 @@ def test_a_304_makes_the_stored_response_fresh_again() -> None:
     assert b"fwd=stale; fwd-status=304" in served.stamp.lines
 
 
-def test_a_304_for_another_version_is_passed_on() -> None:
+def test_a_304_for_another_version_is_asked_again_without_a_condition() -> None:
     _, entry = stored()
     for other in ({"ETag": '"v2"'}, {"Last-Modified": "Sat, 02 Jan 2027 08:00:00 GMT"}):
-        assert isinstance(settle(RULE, request(), fetch_of(entry), 304, headers(other), NOW, NOW), Pass)
+        assert isinstance(settle(RULE, request(), fetch_of(entry), 304, headers(other), NOW, NOW), Again)
 
 
 def test_a_304_that_forbids_storing_is_good_for_this_once() -> None:

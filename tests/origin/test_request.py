@@ -22,7 +22,7 @@ from edgeproxy.origin.request import (
     trailer_fields,
 )
 
-SIGNATURE = [b"Via: 1.1 ams1-a", b"CDN-Loop: ams1-a"]
+SIGNATURE = [b"Via: 1.1 ams1-a", b"CDN-Loop: ams1-a", b'Surrogate-Capability: ams1-a="Surrogate/1.0"']
 PLAIN = forwarding("ams1-a")
 
 
@@ -43,8 +43,8 @@ def forwarded(head: bytes) -> list[bytes]:
     """The field lines but for the ones that are always there."""
     found = lines(head)
     assert found[1].startswith(b"Host: ")
-    assert found[-2:] == SIGNATURE
-    return found[2:-2]
+    assert found[-3:] == SIGNATURE
+    return found[2:-3]
 
 
 def test_the_head_has_the_target_as_given_and_the_host_first() -> None:

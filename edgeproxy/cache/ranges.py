@@ -1,0 +1,127 @@
+"""Parts of a stored response (RFC 9110 §14): one range, several, or none that can be satisfied.
+
+A Range that cannot be read is ignored, and the whole is answered: so is one that asks for more parts
+than anybody needs, because answering it would cost more than the whole (reliability A71).
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import blake2b
+
+from edgeproxy.cache.entry import Entry
+from edgeproxy.http.dates import parse_date
+from edgeproxy.http.message import Field, Request, Response
+from edgeproxy.http.wire import response
+
+MAX_SPECS = 32  # ranges in one field
+MAX_PARTS = 5  # of an answer, after those that touch were joined
+GAP = 80  # bytes between two ranges that cost less than another part's head
+_SPEC = re.compile(rb"[ \t]*(\d{0,18})-(\d{0,18})[ \t]*")
+_LONGEST = 1024  # bytes of a field worth reading
+Part = tuple[int, int]
+"""First byte and the one after the last."""
+
+
+def partial(request: Request, entry: Entry) -> Response | None:
+    """The 206 or 416 that a GET with Range asks for; None when the whole response is the answer."""
+    value = request.headers.get(b"range")
+    whole = entry.response
+    if value is None or request.method != b"GET" or whole.status != 200 or not _still(request, entry):
+        return None
+    size = len(whole.body)
+    parts = parse_range(value, size)
+    if parts is None:
+        return None
+    if not parts:
+        return response(416, [(b"Content-Range", b"bytes */%d" % size)])
+    parts = joined(parts)
+    if len(parts) > MAX_PARTS:
+        return None
+    fields = [
+        field for field in whole.fields if field[0].lower() not in (b"content-length", b"content-range")
+    ]
+    if len(parts) == 1:
+        start, end = parts[0]
+        fields.append((b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, size)))
+        return response(206, fields, whole.body[start:end])
+    return _multipart(fields, parts, whole.body, entry.key)
+
+
+def parse_range(value: bytes, size: int) -> list[Part] | None:
+    """The satisfiable ranges of a representation of `size` bytes, in the order asked for.
+
+    None when the field is to be ignored (§14.2); empty when no range can be satisfied.
+    """
+    unit, equals, specs = value.partition(b"=")
+    if not equals or unit.strip().lower() != b"bytes" or len(value) > _LONGEST:
+        return None
+    parts: list[Part] = []
+    asked = specs.split(b",")
+    if len(asked) > MAX_SPECS:
+        return None
+    for spec in asked:
+        match = _SPEC.fullmatch(spec)
+        if match is None:
+            return None
+        first, last = match.groups()
+        if not first and not last:
+            return None
+        if not first:  # the last so many bytes
+            start, end = max(0, size - int(last)), size
+        else:
+            start = int(first)
+            end = min(int(last) + 1, size) if last else size
+            if last and int(last) < start:
+                return None
+        if start < end:
+            parts.append((start, end))
+    return parts
+
+
+def joined(parts: list[Part]) -> list[Part]:
+    """Ranges that overlap or nearly touch as one, ascending; others as they are (§15.3.7.2)."""
+    result: list[Part] = []
+    for start, end in sorted(parts):
+        if result and start <= result[-1][1] + GAP:
+            result[-1] = (result[-1][0], max(end, result[-1][1]))
+        else:
+            result.append((start, end))
+    return result
+
+
+def _still(request: Request, entry: Entry) -> bool:
+    """Does If-Range, when there is one, name the response that is stored? (§13.1.5, strong comparison)"""
+    wanted = request.headers.get(b"if-range")
+    if wanted is None:
+        return True
+    if wanted[:1] == b'"' or wanted[:2] == b"W/":
+        return entry.etag is not None and wanted == entry.etag and wanted[:2] != b"W/"
+    date, modified = parse_date(wanted), parse_date(entry.last_modified)
+    return date is not None and date == modified
+
+
+def _multipart(fields: list[Field], parts: list[Part], body: bytes, key: bytes) -> Response:
+    kind = next((value for name, value in fields if name.lower() == b"content-type"), None)
+    described = b"" if kind is None else b"Content-Type: %b\r\n" % kind
+    boundary = _boundary(parts, body, key)
+    pieces: list[bytes] = []
+    for start, end in parts:
+        pieces.append(
+            b"\r\n--%b\r\n%bContent-Range: bytes %d-%d/%d\r\n\r\n"
+            % (boundary, described, start, end - 1, len(body))
+        )
+        pieces.append(body[start:end])
+    pieces.append(b"\r\n--%b--\r\n" % boundary)
+    kept = [field for field in fields if field[0].lower() != b"content-type"]
+    kept.append((b"Content-Type", b"multipart/byteranges; boundary=" + boundary))
+    return response(206, kept, b"".join(pieces))
+
+
+def _boundary(parts: list[Part], body: bytes, key: bytes) -> bytes:
+    """A line that is not in the body."""
+    seed = key + repr(parts).encode()
+    while True:
+        seed = blake2b(seed, digest_size=15).hexdigest().encode()
+        if seed not in body:
+            return seed
