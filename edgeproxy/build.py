@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator
@@ -29,6 +30,7 @@ from edgeproxy.origin.request import forwarding
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.upstream import Upstream
+from edgeproxy.origins import publish_upstream
 from edgeproxy.pipeline import Edge, Match, Refuse, Route, RouteTable
 from edgeproxy.policies.ab import AbTest
 from edgeproxy.policies.geo import Geo, GeoRule, Locate
@@ -104,11 +106,8 @@ class Parts:
         gauge("edgeproxy_cache_bytes").set(self.store.bytes)
         gauge("edgeproxy_cache_entries").set(len(self.store))
         self.slot.values[self._evictions] = self.store.evictions
-        for name, upstream in self.upstreams.items():
-            gauge("edgeproxy_origin_connections", origin=name).set(upstream.open)
-            for server in upstream.servers:
-                up = 1.0 if upstream.usable(server.index) else 0.0
-                gauge("edgeproxy_origin_server_up", origin=name, server=server.label).set(up)
+        for upstream in self.upstreams.values():
+            publish_upstream(self.slot, upstream)
         values, column = self.slot.values, self.slot.column
         for name, feed in self._jwks.items():
             if feed.keys_loaded_at:
@@ -124,15 +123,14 @@ class Parts:
     async def retire(self, successor: Parts) -> None:
         """Close the origin connections that the successor did not take over."""
         kept = set(map(id, successor.upstreams.values()))
-        for upstream in self.upstreams.values():
-            if id(upstream) not in kept:
-                await upstream.close()
+        await asyncio.gather(
+            *[upstream.close() for upstream in self.upstreams.values() if id(upstream) not in kept]
+        )
 
     async def close(self) -> None:
         """The end of the process: nothing is in flight any more."""
         await self.hall.fetcher.close()
-        for upstream in self.upstreams.values():
-            await upstream.close()
+        await asyncio.gather(*[upstream.close(patience=0.0) for upstream in self.upstreams.values()])
         if self.log is not None:
             self.log.close()
 

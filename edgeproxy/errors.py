@@ -58,6 +58,7 @@ ORIGIN_FAILURES: dict[str, tuple[int, Retry]] = {
     "connection_refused": (502, Retry.ANY),
     "connection_timeout": (504, Retry.ANY),
     "connection_terminated": (502, Retry.IDEMPOTENT),
+    "connection_write_timeout": (504, Retry.NEVER),
     "connection_limit_reached": (503, Retry.NEVER),
     "tls_certificate_error": (502, Retry.NEVER),
     "tls_protocol_error": (502, Retry.NEVER),

@@ -232,8 +232,13 @@ class Fetcher:
         cause = job.fetch.cause
         door.report.cause = cause
         status = cache_status(job.visit.edge.ident, cause, trip.status, detail=reason)
-        drop = CONSUMED if b"surrogate-control" in trip.headers.index else NOTHING
-        door.start(trip.status, response_fields(trip.headers, drop), status, trip.length)
+        fields = response_fields(
+            trip.headers, CONSUMED if b"surrogate-control" in trip.headers.index else NOTHING
+        )
+        cookie = trip.affinity()
+        if cookie is not None:  # only here: what is stored or shared belongs to no client
+            fields.append(cookie)
+        door.start(trip.status, fields, status, trip.length)
         trip.relay_to(door)
 
     def _side_effects(self, trip: Trip, rule: CacheRule, now: float) -> None:

@@ -52,7 +52,10 @@ class Trip:
     """The `ResponseSink` of one job. `position` is that of the purge log when it began."""
 
     __slots__ = (
+        "_again",
+        "_avoid",
         "_door",
+        "_key",
         "_sender",
         "_target",
         "_task",
@@ -77,6 +80,9 @@ class Trip:
         door = job.door
         self.report = Report(job.fetch.cause) if door is None else door.report
         self.report.origin = upstream.name
+        self._key = upstream.key(job.visit.request, job.visit.client) if upstream.keyed else b""
+        self._again = False  # in a try that the retry budget has to know of
+        self._avoid: tuple[int, ...] = ()  # servers that failed this request
         self.position = job.visit.edge.store.position
         self.connection: OriginConnection | None = None
         self.over = False  # nothing more is expected
@@ -94,17 +100,20 @@ class Trip:
         """Send the request on a connection that is open, or once one is."""
         self.report.tries += 1
         self.report.server = "-"
-        connection = self.upstream.idle()
+        connection = self.upstream.idle(self._key)
         if connection is not None:
             self._send(connection)
             return
+        self._open()
+
+    def _open(self) -> None:
         if self.job.door is not None:
             self.job.door.on_gone = self.abandon
         self._task = self._sender.spawn(self._connect())
 
     async def _connect(self) -> None:
         try:
-            connection = await self.upstream.connect()
+            connection = await self.upstream.connect(self._key, self._avoid)
         except OriginError as error:
             self._task = None
             self._broke(error, reused=False)
@@ -160,12 +169,30 @@ class Trip:
         self.meters.failed(report.server, error.error)
         report.error = error.error
         report.waited = self._sender.clock() - self.job.ctx.now
-        if report.tries < TRIES and report.server != "-" and self._may_retry(error, reused=reused):
+        self._settle_retry()
+        connection, self.connection = self.connection, None
+        if connection is not None and not (reused and error.retry is Retry.IDEMPOTENT):
+            self.upstream.failed(connection.server, error)
+            self._avoid += (connection.server.index,)
+        if (
+            report.tries < TRIES
+            and connection is not None
+            and self._may_retry(error, reused=reused)
+            and self.upstream.may_retry()
+        ):
             self.meters.retries.inc()
-            self.begin()
+            self._again = True
+            report.tries += 1
+            report.server = "-"
+            self._open()  # not on another one that was idle: it may have been closed with the first
             return
         self.over = True
         self._sender.failed(self, error)
+
+    def _settle_retry(self) -> None:
+        if self._again:
+            self._again = False
+            self.upstream.retried()
 
     def _may_retry(self, error: OriginError, *, reused: bool) -> bool:
         body = self.job.door.body if self.job.door is not None else None
@@ -186,6 +213,7 @@ class Trip:
         elif self.connection is not None:
             self.connection.abandon()
         if not self.status:
+            self._settle_retry()
             self._sender.abandoned(self)
 
     # --- and back: the ResponseSink
@@ -201,6 +229,10 @@ class Trip:
         now = self._sender.clock()
         report.waited = now - self.job.ctx.now
         self.meters.answered(report.server, status, report.waited)
+        if self.connection is not None:
+            # how slow the servers before it were is not its fault
+            self.upstream.answered(self.connection.server, status, 0.0 if self._again else report.waited)
+        self._settle_retry()
         self._sender.answered(self, now)
 
     def on_data(self, data: bytes) -> None:
@@ -231,6 +263,14 @@ class Trip:
         door = self.job.door
         if door is not None and door.body is not None:
             door.body.resume()
+
+    def affinity(self) -> Field | None:
+        """The Set-Cookie that keeps the client with the server that answered, when it is to be kept there."""
+        if not self.upstream.keyed or self.connection is None:
+            return None
+        return self.upstream.sticky_field(
+            self.connection.server, self._key, secure=self.job.visit.request.secure
+        )
 
     def relay_to(self, door: Door) -> None:
         """The body is for this door alone: the origin waits while the client is slow."""

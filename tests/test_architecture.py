@@ -50,7 +50,7 @@ LAYERS = [
     {"feeds", "pipeline"},
     {"trip", "fetch", "config_*"},
     {"config", "hallway"},
-    {"shared", "admin"},
+    {"shared", "admin", "origins"},
     {"build"},
     {"explain", "app", "server", "demo"},
     {"cli"},

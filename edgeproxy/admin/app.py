@@ -39,6 +39,7 @@ _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeprox
 <li><a href="/readyz">/readyz</a>: the edge takes traffic
 <li><code>POST /purge</code>: forget stored responses, by url, prefix, host, tag or all *
 <li><code>/explain</code>: what would happen to a request, and why *
+<li><code>/origins</code>: the servers of every origin, and what is believed about them *
 <li><code>/config</code>: the configuration in use, without its secrets *
 </ul><p>* needs <code>Authorization: Bearer &lt;admin.token&gt;</code>
 """
@@ -56,6 +57,7 @@ class AdminState:
     token: str | None  # None: purge, explain and config are closed
     explain: Explain  # (method, url, client address, headers); RequestError or ValueError: it cannot be
     ready: Callable[[], tuple[bool, Mapping[str, object]]]
+    origins: Callable[[], Mapping[str, object]]  # of every origin: its servers, and what is believed of them
     config: Callable[[], Mapping[str, object]]  # secrets already masked
     started_at: float  # wall clock, epoch seconds
     clock: Callable[[], float] = field(default=time.time)
@@ -80,6 +82,7 @@ def admin_app(state: AdminState) -> Starlette:
             Route("/readyz", api.ready),
             Route("/purge", api.guarded(api.purge), methods=["POST"]),
             Route("/explain", api.guarded(api.explain), methods=["GET", "POST"]),
+            Route("/origins", api.guarded(api.origins)),
             Route("/config", api.guarded(api.config)),
         ],
         exception_handlers={_ProblemError: _on_problem, HTTPException: _on_http_error, Exception: _on_crash},
@@ -133,6 +136,9 @@ class _Api:
         if "text/plain" in request.headers.get("accept", ""):
             return PlainTextResponse(explanation.as_tree(), headers=_HEADERS)
         return _json(explanation.as_dict())
+
+    async def origins(self, request: Request) -> Response:
+        return _json(self._state.origins())
 
     async def config(self, request: Request) -> Response:
         return _json(self._state.config())

@@ -94,6 +94,24 @@ FAMILIES: dict[str, Family] = {
     ),
     "edgeproxy_origin_retries_total": _counter("Requests sent to an origin a second time.", "origin"),
     "edgeproxy_origin_connections": _sum("Open connections to origins.", "origin"),
+    "edgeproxy_origin_connections_idle": _sum("Open connections to origins that nobody uses.", "origin"),
+    "edgeproxy_origin_waiting": _sum("Requests that wait for a connection to an origin.", "origin"),
+    "edgeproxy_origin_refusals_total": _counter(
+        "Requests that no server was asked for: `breaker` open, `queue_full`, `queue_timeout`.",
+        "origin",
+        "reason",
+    ),
+    "edgeproxy_origin_retries_denied_total": _counter(
+        "Requests not tried again because too many others were being.", "origin"
+    ),
+    "edgeproxy_origin_breaker_open": _sum("Workers that do not ask the origin at all for now.", "origin"),
+    "edgeproxy_origin_panic": _sum(
+        "Workers that ask every server of the origin, because too few are believed to be well.", "origin"
+    ),
+    "edgeproxy_origin_ejections_total": _counter(
+        "Times a worker put a server aside because it answered badly.", "origin"
+    ),
+    "edgeproxy_origin_server_ejected": _sum("Workers that put the server aside.", "origin", "server"),
     "edgeproxy_origin_server_up": Family(
         Kind.MAX, "1 while a worker believes the server is well, else 0.", ("origin", "server")
     ),

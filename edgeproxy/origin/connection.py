@@ -196,7 +196,7 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         elif now >= self._limit:
             self._fail(origin_error("http_response_timeout", "the exchange took too long"))
         elif self._write_paused:
-            self._fail(origin_error("http_response_timeout", "the origin stopped reading the request"))
+            self._fail(origin_error("connection_write_timeout", "the origin stopped reading the request"))
         elif self.in_head:
             self._fail(origin_error("http_response_timeout", "no response in time"))
         else:

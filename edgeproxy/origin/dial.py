@@ -9,7 +9,7 @@ from collections.abc import Callable
 from edgeproxy.errors import OriginError, origin_error
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.resolve import Resolver
-from edgeproxy.origin.settings import ServerUrl
+from edgeproxy.origin.servers import ServerUrl
 from edgeproxy.origin.tls import tls_error
 
 

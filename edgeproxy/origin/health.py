@@ -1,7 +1,8 @@
 """Active health checks: one process of the machine asks every server, all workers read the answer.
 
 Rule: a prober publishes one byte per server and decides nothing else. Nothing is followed (redirects
-are not health), nothing is remembered (cookies are refused), nothing is read but the status.
+are not health), nothing is remembered (cookies are refused), nothing is read but the
+status, and of the body no more than the search for an expected text needs.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 import httpx
 
 from edgeproxy.origin.resolve import Resolver
-from edgeproxy.origin.settings import Health, Origin, ServerUrl
+from edgeproxy.origin.servers import ServerUrl
+from edgeproxy.origin.settings import Health, Origin
 from edgeproxy.origin.tls import client_context
 
 UNKNOWN, HEALTHY, UNHEALTHY = 0, 1, 2  # what a cell holds; unknown counts as healthy
+STATES = ("unknown", "healthy", "unhealthy")
+MOST_READ = 64 * 1024  # bytes of an answer in which the expected text must stand
 
 _log = logging.getLogger(__name__)
 
@@ -123,7 +127,21 @@ class HealthProber:
                     headers={"Host": (self._origin.host_for(url) or url.authority.encode()).decode()},
                     extensions={"sni_hostname": self._origin.tls.server_name or url.host},
                 ) as response:
-                    return low <= response.status_code <= high
+                    if not low <= response.status_code <= high:
+                        return False
+                    return self._health.body is None or await _says(response, self._health.body.encode())
         except Exception as error:  # whatever it was, the server has not shown that it works
             _log.debug("origin %s: probe of %s: %r", self._name, url, error)
             return False
+
+
+async def _says(response: httpx.Response, expected: bytes) -> bool:
+    """Does the text stand in the first part of the body?"""
+    read = b""
+    async for data in response.aiter_bytes():
+        read += data
+        if expected in read[:MOST_READ]:
+            return True
+        if len(read) >= MOST_READ:
+            break
+    return False

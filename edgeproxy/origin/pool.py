@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 
 from edgeproxy.errors import OriginError, origin_error
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.dial import Dialer
-from edgeproxy.origin.settings import Origin, ServerUrl
+from edgeproxy.origin.servers import ServerUrl
+from edgeproxy.origin.settings import Origin
+from edgeproxy.origin.standing import Standing
 from edgeproxy.origin.sweeper import NEVER, Sweeper
 
 
 class Server:
     """One server of an origin, as one worker knows it."""
 
-    __slots__ = ("dialer", "host", "idle", "in_flight", "index", "label", "suspect_until", "url")
+    __slots__ = ("dialer", "host", "idle", "in_flight", "index", "label", "open", "standing", "url")
 
-    def __init__(self, index: int, url: ServerUrl, host: bytes | None, dialer: Dialer) -> None:
+    def __init__(
+        self, index: int, url: ServerUrl, host: bytes | None, dialer: Dialer, standing: Standing
+    ) -> None:
         self.index = index
         self.url = url
         self.label = str(url)
@@ -29,7 +34,8 @@ class Server:
         self.dialer = dialer
         self.idle: list[OriginConnection] = []  # last in, first out: the rest may time out
         self.in_flight = 0
-        self.suspect_until = 0.0  # it could not be connected to; 0 when it is not suspected
+        self.open = 0  # connections, those being opened among them
+        self.standing = standing
 
     def __repr__(self) -> str:
         return f"<Server {self.label} {self.in_flight} in flight, {len(self.idle)} idle>"
@@ -42,27 +48,38 @@ class Pool:
         "_closing",
         "_drained",
         "_idle_for",
+        "_max_age",
         "_max_idle",
         "_max_open",
         "_members",
         "_queue_for",
         "_queue_size",
+        "_room",
         "_servers",
         "_sweeper",
         "_waiters",
         "open",
+        "overdue",
+        "refused",
     )
 
-    def __init__(self, origin: Origin, servers: list[Server], sweeper: Sweeper) -> None:
+    def __init__(
+        self, origin: Origin, servers: list[Server], sweeper: Sweeper, room: Callable[[], bool]
+    ) -> None:
+        """`room`: may one of the servers that would be chosen have another connection?"""
         self.open = 0
+        self.refused = 0  # requests that found the queue full, ever
+        self.overdue = 0  # requests that waited in vain, ever
+        self._room = room
         self._servers = servers
         self._sweeper = sweeper
         self._max_open = origin.max_connections
         self._max_idle = origin.max_idle
         self._idle_for = origin.timeouts.idle
+        self._max_age = origin.timeouts.max_age or NEVER
         self._queue_size = origin.queue.size
         self._queue_for = origin.queue.timeout
-        self._members: set[OriginConnection] = set()
+        self._members: dict[OriginConnection, float] = {}  # with the time when each is too old
         self._waiters: deque[asyncio.Future[OriginConnection | None]] = deque()
         self._closing = False
         self._drained = asyncio.Event()
@@ -71,6 +88,11 @@ class Pool:
     def waiting(self) -> int:
         """How many requests are in the queue."""
         return len(self._waiters)
+
+    @property
+    def busy(self) -> int:
+        """How many requests hold a connection, wait for one, or have one opened."""
+        return self.open - sum([len(server.idle) for server in self._servers]) + len(self._waiters)
 
     def take(self, server: Server) -> OriginConnection | None:
         """The idle connection to `server` used last, or None."""
@@ -96,10 +118,11 @@ class Pool:
         if not self._waiters:
             if self.open >= self._max_open:
                 self._evict()
-            if self.open < self._max_open:
+            if self.open < self._max_open and self._room():
                 self.open += 1
                 return None
         if len(self._waiters) >= self._queue_size:
+            self.refused += 1
             raise origin_error("connection_limit_reached", "too many requests wait for a connection")
         return await self._queue()
 
@@ -115,6 +138,7 @@ class Pool:
             elif not waiter.cancelled() and waiter.exception() is None:  # given in the moment we gave up
                 self._give_back(waiter.result())
             if isinstance(error, TimeoutError):
+                self.overdue += 1
                 raise origin_error("connection_limit_reached", "no connection came free in time") from None
             raise
 
@@ -126,7 +150,7 @@ class Pool:
 
     def opened(self, connection: OriginConnection) -> None:
         """A dial succeeded: the slot is this connection's until it closes."""
-        self._members.add(connection)
+        self._members[connection] = self._sweeper.clock() + self._max_age
         connection.server.in_flight += 1
 
     def free_slot(self) -> None:
@@ -149,21 +173,25 @@ class Pool:
     def release(self, connection: OriginConnection) -> None:
         """A clean connection: to the first in line, else kept, else closed."""
         server = connection.server
-        if self._waiters and self._hand_on(connection):
+        now, too_old = self._sweeper.clock(), self._members[connection]
+        if now >= too_old:
+            connection.close_idle()
+        elif self._waiters and self._hand_on(connection):
             connection.deadline = NEVER
         elif self._closing or len(server.idle) >= self._max_idle:
             connection.close_idle()
         else:
             server.in_flight -= 1
-            connection.deadline = self._sweeper.clock() + self._idle_for
+            idle_until = now + self._idle_for
+            connection.deadline = idle_until if idle_until < too_old else too_old
             server.idle.append(connection)
 
     def forget(self, connection: OriginConnection) -> None:
         """It closed. One that closed while it was being opened was never ours."""
-        if connection not in self._members:
+        if self._members.pop(connection, None) is None:
             return
-        self._members.discard(connection)
         server = connection.server
+        server.open -= 1
         if connection in server.idle:
             server.idle.remove(connection)
         else:
@@ -180,8 +208,8 @@ class Pool:
         if oldest is not None:
             oldest.close_idle()
 
-    async def close(self) -> None:
-        """Refuse new work, close what is idle, wait for what is in flight."""
+    async def close(self, patience: float) -> None:
+        """Refuse new work, close what is idle, wait `patience` seconds for what is in flight."""
         self._closing = True
         closing: OriginError = origin_error("destination_unavailable", "the pool is closing")
         while self._waiters:
@@ -192,4 +220,9 @@ class Pool:
             for connection in list(server.idle):
                 connection.close_idle()
         if self.open:
-            await self._drained.wait()
+            try:
+                async with asyncio.timeout(patience):
+                    await self._drained.wait()
+            except TimeoutError:
+                for connection in list(self._members):
+                    connection.expire(NEVER)

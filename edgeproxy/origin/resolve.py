@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 
 from edgeproxy.context import Clock
 from edgeproxy.errors import origin_error
-from edgeproxy.origin.settings import is_address
+from edgeproxy.origin.servers import is_address
 from edgeproxy.origin.sweeper import NEVER
 
 TTL = 30.0  # seconds: getaddrinfo does not tell the record's own

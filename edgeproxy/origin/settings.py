@@ -5,74 +5,21 @@ Everything that can be known to be wrong is refused here, when the configuration
 
 from __future__ import annotations
 
-import ipaddress
 import re
-from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from typing import Annotated
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
-from edgeproxy.record import record
+from edgeproxy.origin.servers import ServerEntry, ServerField, ServerUrl, server_url
 from edgeproxy.units import Duration, Model
 
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_-]{1,63})*\.?")
 _AUTHORITY = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _STATUS_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
+_BALANCE = re.compile(
+    r"round_robin|least_requests|sticky:[A-Za-z0-9_.-]{1,64}"
+    r"|hash:(client_ip|path|(header|cookie):[A-Za-z0-9_.-]{1,64})"
+)
 _TARGET = re.compile(r"/[!-\"$-~]*")
-
-
-@record
-class ServerUrl:
-    """One server: scheme, host (without brackets), port."""
-
-    tls: bool
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        """What a Host field says about it: the default port is left out."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
-
-
-def parse_server(value: object) -> str:
-    """`value` when it is an URL like `http://10.0.1.5:8000`. Raises ValueError with what is wrong."""
-    server_url(str(value))
-    return str(value)
-
-
-def server_url(text: str) -> ServerUrl:
-    """The parts of a server's URL. Raises ValueError."""
-    expected = "write scheme, host and port, like http://10.0.1.5:8000 or https://origin.example.com"
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not a server ({error}); {expected}") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise ValueError(f"{text!r} is not a server; {expected}")
-    if parts.path not in ("", "/") or parts.query or parts.fragment or "@" in parts.netloc:
-        raise ValueError(f"{text!r}: a server has no path, query or password; {expected}")
-    if port == 0:
-        raise ValueError(f"{text!r}: port 0 cannot be connected to; {expected}")
-    if not is_address(host) and _HOST_NAME.fullmatch(host) is None:
-        raise ValueError(f"{text!r}: {host!r} is neither a host name nor an IP address; {expected}")
-    tls = parts.scheme == "https"
-    return ServerUrl(tls, host.lower(), port or (443 if tls else 80))
-
-
-def is_address(host: str) -> bool:
-    """Is `host` an IP literal?"""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def parse_statuses(value: object) -> str:
@@ -83,10 +30,20 @@ def parse_statuses(value: object) -> str:
     return str(value)
 
 
-ServerField = Annotated[
+def parse_balance(value: object) -> str:
+    """`value` when it names a way to choose among servers. Raises ValueError."""
+    if not isinstance(value, str) or _BALANCE.fullmatch(value) is None:
+        raise ValueError(
+            f"{value!r} is not a balance; write round_robin, least_requests, hash:client_ip, hash:path, "
+            "hash:header:X-User, hash:cookie:sid or sticky:edge_server"
+        )
+    return value
+
+
+BalanceField = Annotated[
     str,
-    BeforeValidator(parse_server),
-    WithJsonSchema({"type": "string", "pattern": "^https?://[^/]+/?$", "examples": ["http://10.0.1.5:8000"]}),
+    BeforeValidator(parse_balance),
+    WithJsonSchema({"type": "string", "examples": ["round_robin", "least_requests", "hash:client_ip"]}),
 ]
 StatusField = Annotated[
     str,
@@ -106,6 +63,8 @@ class Timeouts(Model):
     """Between two reads of a response, and between two writes of a request body."""
     idle: Duration = Field(default=60.0, gt=0)
     """How long an unused connection is kept; keep it below the origin's own idle timeout."""
+    max_age: Duration = 0.0
+    """How old a connection may become; closed between two requests. 0 means no limit."""
     total: Duration = 0.0
     """From sending the request to the end of the response; 0 means no limit."""
 
@@ -130,6 +89,8 @@ class Health(Model):
     """How long a probe may take before it counts as failed."""
     status: StatusField = "200-399"
     """The status, or range of them, that counts as healthy."""
+    body: str | None = Field(default=None, min_length=1, max_length=1024)
+    """Text that must stand in the first 64 KiB of the answer; default: whatever it says."""
     rise: int = Field(default=2, ge=1, le=100)
     """Good probes in a row that bring an unhealthy server back."""
     fall: int = Field(default=3, ge=1, le=100)
@@ -147,6 +108,45 @@ class Health(Model):
         """Lowest and highest healthy status."""
         low, _, high = self.status.partition("-")
         return int(low), int(high or low)
+
+
+class Ejection(Model):
+    """When a server that answers badly is put aside. Each worker judges for itself."""
+
+    errors: int = Field(default=10, ge=0, le=10000)
+    """Answers of 5xx in a row, nothing better between them; 0 for never."""
+    failures: int = Field(default=3, ge=0, le=10000)
+    """Requests in a row that got no answer: refused, reset, timed out; 0 for never."""
+    slower_than: Duration = 0.0
+    """An answer that took longer counts as slow; 0 for never."""
+    slow: int = Field(default=10, ge=1, le=10000)
+    """Slow answers in a row."""
+    time: Duration = Field(default=10.0, gt=0)
+    """How long it is put aside; twice as long each time it comes back and fails again."""
+    longest: Duration = Field(default=300.0, gt=0)
+    """The most that this grows to."""
+    share: float = Field(default=0.5, ge=0, le=1)
+    """The most of all servers that may be put aside at once."""
+
+
+class BreakerRule(Model):
+    """When the origin is not asked at all for a while: nothing that was sent to it got an answer."""
+
+    failures: int = Field(default=20, ge=0, le=100000)
+    """Requests in a row without an answer, of any of the servers; 0 for never."""
+    time: Duration = Field(default=1.0, gt=0)
+    """How long requests are refused until one may try; twice as long each time that one fails."""
+    longest: Duration = Field(default=10.0, gt=0)
+    """The most that this grows to."""
+
+
+class RetryRule(Model):
+    """How many requests may be in a second try at once, so that retries do not bury an origin."""
+
+    share: float = Field(default=0.2, ge=0, le=1)
+    """Of the requests under way."""
+    least: int = Field(default=3, ge=0, le=10000)
+    """So many may be, however few are under way."""
 
 
 class Tls(Model):
@@ -173,8 +173,8 @@ class Tls(Model):
 class Origin(Model):
     """One named origin: servers that answer alike."""
 
-    servers: list[ServerField] = Field(min_length=1, max_length=256)
-    """Their URLs: scheme, host and port, without a path."""
+    servers: list[ServerField | ServerEntry] = Field(min_length=1, max_length=256)
+    """Their URLs: scheme, host and port, without a path. A section says more about one."""
     location: tuple[float, float] | None = None
     """Latitude and longitude in degrees, for the origin choice `nearest`."""
     host: str = "preserve"
@@ -183,16 +183,31 @@ class Origin(Model):
     """Deadlines per phase."""
     max_connections: int = Field(default=1024, ge=1, le=65536)
     """Open connections to all servers together, per worker."""
+    max_connections_per_server: int | None = Field(default=None, ge=1, le=65536)
+    """Open connections to one server, per worker; default: no limit of its own."""
     max_idle: int = Field(default=64, ge=0, le=65536)
     """Unused connections kept per server and worker."""
     queue: Queue = Queue()
     """What happens beyond `max_connections`."""
-    balance: Literal["round_robin", "least_requests"] = "round_robin"
-    """In turn, or the less busy of two picked at random."""
+    balance: BalanceField = "round_robin"
+    """In turn by weight; the less busy of two picked at random; always the same server for the same key;
+    or the one that a cookie of ours names."""
+    prefer_zone: str | None = Field(default=None, min_length=1, max_length=64)
+    """The zone whose servers are asked while at least half of them are well."""
+    slow_start: Duration = 0.0
+    """How long a server that came back takes to get its full share; 0 for none."""
+    panic: float = Field(default=0.25, ge=0, le=1)
+    """When fewer servers than this share are believed to be well, all are asked: the belief may be wrong."""
+    ejection: Ejection | None = Ejection()
+    """When servers that answer badly are put aside; null for never."""
     health: Health | None = None
-    """Active probes; without them only refused connections are noticed."""
+    """Active probes; without them a server is judged by the requests it gets."""
     tls: Tls = Tls()
     """Verification of https:// servers."""
+    breaker: BreakerRule = BreakerRule()
+    """When the origin is not asked at all."""
+    retry_budget: RetryRule = RetryRule()
+    """How many requests may be tried again at once."""
     retries: int = Field(default=1, ge=0, le=16)
     """How many other servers are tried when one cannot be connected to."""
     allow_private: bool = False
@@ -200,9 +215,10 @@ class Origin(Model):
 
     @field_validator("servers")
     @classmethod
-    def _are_different(cls, value: list[str]) -> list[str]:
+    def _are_different(cls, value: list[str | ServerEntry]) -> list[str | ServerEntry]:
         seen: dict[str, str] = {}
-        for text in value:
+        for each in value:
+            text = each if isinstance(each, str) else each.url
             label = str(server_url(text))
             if label in seen:
                 raise ValueError(f"{text!r} is listed twice")
@@ -233,6 +249,11 @@ class Origin(Model):
         return (url.authority if self.host == "server" else self.host).encode("ascii")
 
     @property
+    def entries(self) -> list[ServerEntry]:
+        """The servers, each with everything about it."""
+        return [ServerEntry(url=each) if isinstance(each, str) else each for each in self.servers]
+
+    @property
     def urls(self) -> list[ServerUrl]:
         """The servers, parsed."""
-        return [server_url(text) for text in self.servers]
+        return [server_url(each if isinstance(each, str) else each.url) for each in self.servers]

@@ -1,25 +1,41 @@
-"""One named origin as the fetch sees it: give me a connection.
+"""One named origin as the fetch sees it: give me a connection, and hear what became of it.
 
-`idle` is the path of nearly every request and never waits; `connect` is the other one.
+`idle` is the path of nearly every request and never waits; `connect` is the other one. Who may be asked
+is decided by `standing`, `balance` and `breaker`, which know neither sockets nor clocks.
 """
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Collection
 from functools import partial
 
 from edgeproxy.errors import OriginError, Retry, origin_error
-from edgeproxy.origin.balance import LeastRequests, Pick, RoundRobin
+from edgeproxy.http.message import Field, Request
+from edgeproxy.origin.affinity import key_of, sticky_field
+from edgeproxy.origin.balance import (
+    NONE_LEFT,
+    Balance,
+    LeastRequests,
+    Pick,
+    Rendezvous,
+    RoundRobin,
+    Sticky,
+    WeightedRoundRobin,
+)
+from edgeproxy.origin.breaker import Breaker, RetryBudget
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.dial import Dialer
-from edgeproxy.origin.health import UNHEALTHY
 from edgeproxy.origin.pool import Pool, Server
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.settings import Origin
+from edgeproxy.origin.standing import Roster
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.tls import client_context
 
-HOLD_DOWN = 1.0  # seconds a server that could not be connected to is avoided by this worker
+PATIENCE = 30.0  # seconds that closing waits for what is in flight
+_BLAMELESS = frozenset({"connection_limit_reached", "http_request_error"})  # we, or the client, did it
 
 
 class Upstream:
@@ -31,15 +47,24 @@ class Upstream:
 
     __slots__ = (
         "_balance",
-        "_count",
-        "_health",
+        "_breaker",
+        "_cap",
+        "_dial_time",
+        "_key_of",
+        "_ordered",
         "_pool",
         "_retries",
+        "_roster",
+        "_slow_bound",
         "_sweeper",
         "_timeouts",
+        "_way",
+        "keyed",
         "location",
         "name",
+        "retry_budget",
         "servers",
+        "shed",
     )
 
     def __init__(
@@ -56,6 +81,11 @@ class Upstream:
         context = client_context(origin.tls) if any(url.tls for url in urls) else None
         self.name = name
         self.location = origin.location
+        self._way = origin.balance
+        self._balance = self._balance_of(origin, [str(url) for url in urls], pick)
+        self._roster = Roster(origin, self._balance, health)
+        self._key_of = key_of(origin.balance)
+        self.keyed = self._key_of is not None and len(urls) > 1
         self.servers = [
             Server(
                 index,
@@ -69,23 +99,37 @@ class Upstream:
                     server_name=origin.tls.server_name,
                     allow_private=origin.allow_private,
                 ),
+                self._roster.servers[index],
             )
             for index, url in enumerate(urls)
         ]
-        self._count = len(urls)
+        self._ordered = len(urls) > 1
         self._timeouts = origin.timeouts
+        self._dial_time = origin.timeouts.connect
         self._retries = origin.retries
-        self._health = health
+        self._cap = origin.max_connections_per_server or math.inf
+        self._slow_bound = self._roster.slow_bound
+        self._breaker = Breaker(origin.breaker.failures, origin.breaker.time, origin.breaker.longest)
+        self.retry_budget = RetryBudget(origin.retry_budget.share, origin.retry_budget.least)
+        self.shed = 0  # requests refused because the breaker was open, ever
         self._sweeper = sweeper
-        self._pool = Pool(origin, self.servers, sweeper)
-        self._balance = (
-            RoundRobin()
-            if origin.balance == "round_robin"
-            else LeastRequests(lambda index: self.servers[index].in_flight, pick)
-        )
+        self._pool = Pool(origin, self.servers, sweeper, self._has_room)
+
+    def _balance_of(self, origin: Origin, labels: list[str], pick: Pick) -> Balance:
+        least = LeastRequests(lambda index: self.servers[index].in_flight, pick)
+        if origin.balance == "least_requests":
+            return least
+        if origin.balance.startswith("sticky:"):
+            return Sticky(labels, least)
+        if origin.balance.startswith("hash:"):
+            return Rendezvous(labels, pick)
+        alike = len({entry.weight for entry in origin.entries}) == 1
+        return RoundRobin() if alike and not origin.slow_start else WeightedRoundRobin()
 
     def __repr__(self) -> str:
         return f"<Upstream {self.name} {self.servers!r}>"
+
+    # --- how it is
 
     @property
     def open(self) -> int:
@@ -97,72 +141,158 @@ class Upstream:
         """Requests waiting for a connection."""
         return self._pool.waiting
 
+    @property
+    def refused(self) -> tuple[int, int]:
+        """Requests that found the queue full, and that waited in it in vain, ever."""
+        return self._pool.refused, self._pool.overdue
+
+    @property
+    def roster(self) -> Roster:
+        """What is known about the servers."""
+        return self._roster
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether the origin is asked at all."""
+        return self._breaker
+
     def usable(self, index: int) -> bool:
-        """Is this server neither unhealthy nor suspected?"""
-        if self._health is not None and self._health[index] == UNHEALTHY:
-            return False
-        suspect_until = self.servers[index].suspect_until
-        return not suspect_until or self._sweeper.clock() >= suspect_until
+        """Is this server neither unhealthy nor suspected nor ejected?"""
+        return self._roster.usable(index, self._sweeper.clock())
+
+    def ejected(self, index: int) -> bool:
+        """Has this server been put aside because it answered badly?"""
+        return self._sweeper.clock() < self._roster.servers[index].ejected_until
 
     def healthy(self) -> bool:
-        """Is any server usable?"""
-        return any(self.usable(index) for index in range(self._count))
+        """Is any server usable, and the breaker closed?"""
+        if self._breaker.is_open:
+            return False
+        now = self._sweeper.clock()
+        return any(self._roster.usable(index, now) for index in range(len(self.servers)))
 
-    def idle(self) -> OriginConnection | None:
+    # --- a connection
+
+    def key(self, request: Request, client: str) -> bytes:
+        """What `idle` and `connect` need to know of a request. Only worth a call when `keyed`."""
+        return b"" if self._key_of is None else self._key_of(request, client)
+
+    def idle(self, key: bytes = b"") -> OriginConnection | None:
         """An open connection to the next server, or None: then `connect`."""
-        if self._count == 1:
+        if self._breaker.is_open:
+            return None
+        if not self._ordered:
             return self._pool.take(self.servers[0])
-        chosen = self._balance.peek(self._count, self.usable)
+        chosen = self._roster.choose(self._sweeper.clock(), key)
         connection = self._pool.take(self.servers[chosen])
         if connection is not None:
-            self._balance.advance(self._count, chosen)
+            self._balance.took(chosen)
         return connection
 
-    async def connect(self) -> OriginConnection:
+    async def connect(self, key: bytes = b"", avoid: Collection[int] = ()) -> OriginConnection:
         """A connection to the next server, or to others when it cannot be reached.
 
         Waits in the queue when all slots are taken; what comes free there may be a reused
-        connection. Raises OriginError: the last failure, after `retries` other servers.
+        connection. Raises OriginError: the last failure, after `retries` other servers; at once when
+        the breaker is open. `avoid` are servers that failed this request already.
         """
+        if not self._breaker.admit(self._sweeper.clock()):
+            self.shed += 1
+            raise OriginError("destination_unavailable", 503, Retry.NEVER, "none of its servers answers")
         connection = await self._pool.acquire()
         if connection is not None:
             return connection
         try:
-            connection = await self._dial()
+            connection = await self._dial(key, avoid)
         except BaseException:
             self._pool.free_slot()
             raise
         self._pool.opened(connection)
         return connection
 
-    async def _dial(self) -> OriginConnection:
+    async def _dial(self, key: bytes, avoid: Collection[int]) -> OriginConnection:
         failure = origin_error("destination_unavailable", "no server could be tried")
         tried: set[int] = set()
-        while len(tried) <= self._retries and len(tried) < self._count:
-            server = self.servers[self._choose(tried)]
-            tried.add(server.index)
+        while len(tried) <= self._retries:
+            chosen = self._choose(key, tried, avoid)
+            if chosen == NONE_LEFT:
+                break
+            tried.add(chosen)
+            server = self.servers[chosen]
+            self._roster.trying(chosen, self._sweeper.clock() + self._dial_time)
             try:
-                connection = await server.dialer.open(
-                    partial(OriginConnection, self._pool, server, self._timeouts, self._sweeper)
-                )
-                if not connection.closed:
-                    server.suspect_until = 0.0
-                    return connection
-                failure = OriginError(
-                    "connection_terminated", 502, Retry.ANY, "closed as soon as it was open"
-                )
+                return await self._open(server)
             except OriginError as error:
                 failure = error
-            server.suspect_until = self._sweeper.clock() + HOLD_DOWN
+            now = self._sweeper.clock()
+            self._breaker.failed(now)
+            self._roster.failed(chosen, now, connecting=True)
         raise failure
 
-    def _choose(self, tried: set[int]) -> int:
-        chosen = self._balance.peek(self._count, lambda index: index not in tried and self.usable(index))
-        if chosen in tried:  # no other server is usable: any other
-            chosen = self._balance.peek(self._count, lambda index: index not in tried)
-        self._balance.advance(self._count, chosen)
+    async def _open(self, server: Server) -> OriginConnection:
+        server.open += 1
+        try:
+            connection = await server.dialer.open(
+                partial(OriginConnection, self._pool, server, self._timeouts, self._sweeper)
+            )
+            if connection.closed:
+                raise OriginError("connection_terminated", 502, Retry.ANY, "closed as soon as it was open")
+        except BaseException:
+            server.open -= 1
+            raise
+        self._roster.connected(server.index)
+        return connection
+
+    def _choose(self, key: bytes, tried: Collection[int], avoid: Collection[int] = ()) -> int:
+        """The next server; one that failed this request before only when no other has room."""
+        now = self._sweeper.clock()
+        full = {server.index for server in self.servers if server.open >= self._cap}
+        chosen = NONE_LEFT
+        for out in ({*tried, *avoid, *full}, {*tried, *full}, tried):
+            chosen = self._roster.choose(now, key, out)
+            if chosen != NONE_LEFT:
+                self._roster.took(chosen)
+                break
         return chosen
 
-    async def close(self) -> None:
-        """Drain: refuse new work, close idle connections, wait for those in flight."""
-        await self._pool.close()
+    def _has_room(self) -> bool:
+        if self._cap is math.inf:
+            return True
+        full = {server.index for server in self.servers if server.open >= self._cap}
+        return self._roster.choose(self._sweeper.clock(), b"", full) != NONE_LEFT
+
+    # --- what became of it
+
+    def answered(self, server: Server, status: int, seconds: float) -> None:
+        """The head of an answer came `seconds` after the request was sent."""
+        breaker = self._breaker
+        if breaker.streak or breaker.is_open:
+            breaker.answered()
+        if status >= 500 or server.standing.marked or seconds >= self._slow_bound:
+            self._roster.answered(server.index, status, seconds, self._sweeper.clock())
+
+    def failed(self, server: Server, error: OriginError) -> None:
+        """A request on a connection of `server` got no answer. Failed `connect`s are known here already."""
+        if error.error not in _BLAMELESS:
+            now = self._sweeper.clock()
+            self._breaker.failed(now)
+            self._roster.failed(server.index, now, connecting=False)
+
+    def may_retry(self) -> bool:
+        """Is there room for one more request in its second try? If so, say `retried` when that is over."""
+        return self.retry_budget.take(self._pool.busy)
+
+    def retried(self) -> None:
+        """A second try has its answer, or never will."""
+        self.retry_budget.done()
+
+    def sticky_field(self, server: Server, key: bytes, *, secure: bool) -> Field | None:
+        """The Set-Cookie that keeps a client with `server`; None when it has it, or there is no need."""
+        if not isinstance(self._balance, Sticky) or not self.keyed:
+            return None
+        ident = self._balance.idents[server.index]
+        return None if key == ident else sticky_field(self._way, ident, secure=secure)
+
+    async def close(self, patience: float = PATIENCE) -> None:
+        """Drain: refuse new work, close idle connections, wait `patience` seconds for those in flight."""
+        await self._pool.close(patience)

@@ -17,6 +17,7 @@ from edgeproxy.config import dump, load_config
 from edgeproxy.errors import ConfigError
 from edgeproxy.explain import explain
 from edgeproxy.origin.health import HealthProber
+from edgeproxy.origins import origins_report
 from edgeproxy.server.worker import EdgeServer, run_loop, stop_on_signals
 from edgeproxy.shared import Shared
 
@@ -39,6 +40,7 @@ class Control:
                 token=token.get_secret_value() if token is not None else None,
                 explain=self._explain,
                 ready=self._ready,
+                origins=self._origins,
                 config=self._config,
                 started_at=shared.started_at,
             )
@@ -46,6 +48,10 @@ class Control:
 
     def _explain(self, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Explanation:
         return explain(self.parts, method, url, client, headers)
+
+    def _origins(self) -> Mapping[str, object]:
+        config = self.parts.config
+        return origins_report(self.shared.cells, config.origins, dict(self.shared.health_of(config)))
 
     def _config(self) -> Mapping[str, object]:
         return {"file": str(self.shared.path), "yaml": dump(self.parts.config)}

@@ -38,6 +38,7 @@ def state() -> AdminState:
         token=TOKEN,
         explain=explain,
         ready=lambda: (True, {"workers": 2}),
+        origins=lambda: {"main": {"servers": []}},
         config=lambda: {"admin": {"token": "***"}},
         started_at=1000.0,
         clock=lambda: 1012.5,
@@ -95,7 +96,7 @@ async def test_readiness_is_what_the_edge_says(client, state, ready, status, wor
 async def test_the_index_lists_what_there_is(client):
     answer = await client.get("/")
     assert answer.headers["content-type"].startswith("text/html")
-    for path in ("/metrics", "/livez", "/readyz", "/purge", "/explain", "/config"):
+    for path in ("/metrics", "/livez", "/readyz", "/purge", "/explain", "/origins", "/config"):
         assert path in answer.text
 
 
@@ -103,6 +104,7 @@ GUARDED = [
     ("POST", "/purge?all=1"),
     ("GET", "/explain?url=http://a.example/"),
     ("POST", "/explain"),
+    ("GET", "/origins"),
     ("GET", "/config"),
 ]
 
@@ -237,6 +239,10 @@ async def test_explain_draws_a_tree_for_people(client):
     headers = {**KNOWN, "Accept": "text/plain"}
     answer = await client.get("/explain?url=http://a.example/", headers=headers)
     assert answer.text == explain("GET", "http://a.example/", "127.0.0.1", []).as_tree()
+
+
+async def test_the_origins_are_shown_to_those_who_know_the_token(client):
+    assert (await client.get("/origins", headers=KNOWN)).json() == {"main": {"servers": []}}
 
 
 async def test_the_configuration_is_shown_to_those_who_know_the_token(client):

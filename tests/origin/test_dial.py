@@ -12,7 +12,7 @@ import pytest
 from edgeproxy.errors import ORIGIN_FAILURES, OriginError, Retry
 from edgeproxy.origin.dial import connect_error
 from edgeproxy.origin.resolve import TTL, Resolver
-from edgeproxy.origin.upstream import HOLD_DOWN
+from edgeproxy.origin.standing import HOLD_DOWN
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always, silence
 from tests.origin.support import OK, SetClock, ask, eventually, settle, upstream
 
@@ -113,7 +113,7 @@ async def test_when_all_servers_are_down_all_are_tried_again(refusing: str) -> N
 
 async def test_a_suspected_server_is_tried_when_all_others_failed(refusing: str) -> None:
     async with ScriptedOrigin(always(OK)) as origin, upstream(refusing, origin.url) as made:
-        made.servers[1].suspect_until = made._sweeper.clock() + 1
+        made.roster.servers[1].suspect_until = made._sweeper.clock() + 1
         connection, sink = await ask(made)
         assert (sink.outcome, connection.server.index) == ("end", 1)
         assert made.usable(1)
@@ -157,7 +157,7 @@ async def test_a_server_that_failed_is_not_chosen_again_for_the_same_request() -
     async with upstream(
         "http://127.0.0.1:1", "http://127.0.0.1:2", balance="least_requests", health=cells
     ) as made:
-        assert {made._choose({0}) for _ in range(20)} == {1}
+        assert {made._choose(b"", {0}) for _ in range(20)} == {1}
 
 
 async def test_addresses_are_tried_in_order() -> None:

@@ -78,6 +78,28 @@ async def test_the_status_decides(response: bytes, accepted: str, good: bool) ->
         assert len(origin.heads) == 1  # redirects are not followed
 
 
+def says(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+@pytest.mark.parametrize(
+    ("response", "good"),
+    [
+        (says(b'{"status": "pass"}'), True),
+        (says(b'{"status": "fail"}'), False),
+        (says(b""), False),
+        (says(b"x" * 65_520 + b'"status": "pass"'), True),
+        (says(b"x" * 65_530 + b'"status": "pass"'), False),
+        (b"HTTP/1.1 500 No\r\nContent-Length: 16\r\n\r\n" + b'"status": "pass"', False),
+    ],
+    ids=["says it", "says something else", "says nothing", "just in time", "too late", "with a wrong status"],
+)
+async def test_a_text_may_be_expected(response: bytes, good: bool) -> None:
+    async with ScriptedOrigin(always(response)) as origin:
+        made = prober(bytearray(1), origin.url, health={"body": '"status": "pass"'})
+        assert await probe(made) is good
+
+
 async def test_a_probe_is_a_plain_request_on_its_own_connection() -> None:
     async with ScriptedOrigin(always(OK)) as origin:
         made = prober(bytearray(1), origin.url, health={"path": "/healthz?deep=1"}, host="www.example.com")

@@ -209,7 +209,7 @@ async def test_an_origin_that_stops_reading_is_given_up() -> None:
         sweep(made, clock, 4.9)
         assert not sink.done.is_set()
         sweep(made, clock, 0.2)
-        assert sink.outcome == "http_response_timeout"
+        assert sink.outcome == "connection_write_timeout"
         assert sink.error is not None
         assert sink.error.detail == "the origin stopped reading the request"
 
