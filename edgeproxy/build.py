@@ -212,6 +212,7 @@ class Parts:
             rule=rule,
             choose_origin=choice,
             origin=choice.only,
+            intended_origin=choice.intended,
             origin_varies=choice.varies,
             body_size=section.body_size
             if section.body_size is not None
@@ -255,6 +256,7 @@ class Parts:
             rule=None,
             choose_origin=_nowhere,
             origin="",
+            intended_origin=_nowhere,
             origin_varies=False,
             body_size=self.config.server.limits.body_size,
             forwarding=forwarding(self.config.edge.id),

@@ -237,7 +237,7 @@ class Fetcher:
         )
         cookie = trip.affinity()
         if cookie is not None:  # only here: what is stored or shared belongs to no client
-            fields.append(cookie)
+            fields = [*fields, cookie]
         door.start(trip.status, fields, status, trip.length)
         trip.relay_to(door)
 

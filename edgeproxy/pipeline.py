@@ -86,6 +86,7 @@ class Route:
     rule: CacheRule | None
     choose_origin: Callable[[Context], str]
     origin: str  # the only one it can choose, or empty
+    intended_origin: Callable[[Context], str]  # by the client alone, whatever the health: for the key
     origin_varies: bool
     body_size: int
     forwarding: Forwarding
@@ -238,7 +239,7 @@ def decide(visit: Visit, ctx: Context) -> Decision:
             return refused
     ctx.origin = route.origin or route.choose_origin(ctx)
     if route.origin_varies:
-        ctx.key_parts += (b"origin:" + ctx.origin.encode(),)
+        ctx.key_parts += (b"origin:" + route.intended_origin(ctx).encode(),)
     rule = route.rule
     if rule is None:
         return PASS

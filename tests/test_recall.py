@@ -53,6 +53,7 @@ def visit(*policies: Mark) -> Visit:
         rule=None,
         choose_origin=lambda _: "o",
         origin="o",
+        intended_origin=lambda _: "o",
         origin_varies=False,
         body_size=0,
         forwarding=cast(Any, None),

@@ -121,3 +121,33 @@ async def test_failures_are_not_multiplied_by_retries(tmp_path: Path, door: str)
         upstream = edge.worker.parts.upstreams["main"]
         assert upstream.retry_budget.denied >= 0.8 * count
         assert upstream.retry_budget.running == 0
+
+
+NEAREST = """
+edge: {{id: edge-1, pop: fra, location: [50, 8]}}
+server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
+admin: {{listen: null}}
+geo: {{database: {database}}}
+origins:
+  eu: {{servers: ["{eu}"], location: [50, 8]}}
+  us: {{servers: ["{us}"], location: [40, -75]}}
+routes: [{{name: all, origin: nearest, cache: {{ttl: 60s}}}}]
+"""
+
+
+async def test_what_was_stored_is_used_while_another_origin_stands_in(tmp_path: Path, door: str) -> None:
+    database = Path(__file__).parent.parent / "config" / "demo-geo.mmdb"
+    fresh = "Cache-Control: max-age=60"
+    async with ScriptedOrigin(always(reply(b"us", fresh))) as us:
+        eu = ScriptedOrigin(always(reply(b"eu", fresh)))
+        async with eu:
+            text = NEAREST.format(database=database, eu=eu.url, us=us.url)
+            async with running(text, tmp_path, door) as edge:
+                assert (await edge.ask("/a")).body == b"eu"
+                await eu.stop()
+                assert (await edge.ask("/b")).status == 502  # now it is known
+                other = await edge.ask("/c")
+                assert (other.status, other.body) == (200, b"us")
+                stored = await edge.ask("/a")
+                assert stored.body == b"eu"
+                assert "hit" in stored["cache-status"]

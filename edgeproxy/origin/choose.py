@@ -1,7 +1,10 @@
 """Which origin a request goes to: one name, by the client's country, or the nearest that is well.
 
-Rule: an origin named for a country stays the origin of that country, even while it is down; only
+Rule 1: an origin named for a country stays the origin of that country, even while it is down; only
 `nearest` goes elsewhere, because only there has the configuration allowed it.
+Rule 2: `intended` names the origin whatever its health, for the cache key: what was stored before an
+origin went down can be used while another stands in for it.
+Rule 3: back only after the nearer one has been well for a while, so that nobody is sent to and fro.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from pydantic import Field
 
 from edgeproxy.context import NOWHERE, Context, Place
 from edgeproxy.countries import PlaceSet, check_place_name
-from edgeproxy.units import Model
+from edgeproxy.units import Duration, Model
 
 NEAREST = "nearest"
 Location = tuple[float, float]
@@ -29,6 +32,8 @@ class OriginRule(Model):
     """Country, group or continent -> origin's name. The first that fits counts: put narrow ones first."""
     otherwise: str = NEAREST
     """The origin of everybody else: a name, or `nearest` for the closest healthy one."""
+    return_after: Duration = 10.0
+    """How long a nearer origin must have been well until `nearest` goes back to it."""
 
     def wrong_names(self, groups: Iterable[str]) -> Iterator[tuple[str, str]]:
         """(key of by_country, what is wrong) for each that is no country, continent or group."""
@@ -66,6 +71,8 @@ class OriginChoice:
             raise ValueError("nearest needs an origin with a location")
         self._edge_location = edge_location
         self._healthy = healthy
+        self._return_after = chosen.return_after
+        self._shunned_until: dict[str, float] = {}  # origins that were ill when last looked at
         self._by_place: dict[tuple[str, str], str] = {}
         self._by_distance: dict[Location | None, tuple[str, ...]] = {}
         possible = {name for _, name in self._rows}
@@ -80,7 +87,15 @@ class OriginChoice:
             return self.only
         place = ctx.place or NOWHERE
         name = self._by_place.get((place.country, place.continent)) or self._named(place)
-        return self._nearest(place) if name == NEAREST else name
+        return self._nearest(place, ctx.now) if name == NEAREST else name
+
+    def intended(self, ctx: Context) -> str:
+        """The name that `__call__` gives while every origin is well."""
+        if self.only:
+            return self.only
+        place = ctx.place or NOWHERE
+        name = self._by_place.get((place.country, place.continent)) or self._named(place)
+        return self._ranked(_location(place))[0] if name == NEAREST else name
 
     def explain(self, ctx: Context) -> str:
         """Why `__call__` names what it names, in a sentence."""
@@ -96,8 +111,8 @@ class OriginChoice:
         whence = "the client" if at is not None else "the edge (the client's place is unknown)"
         if at is None and self._edge_location is None:
             whence = "nowhere known, in the order of the configuration"
-        passed = [each for each in self._ranked(at) if each != name and not self._healthy(each)]
-        down = f"; not healthy: {', '.join(passed)}" if passed else ""
+        passed = [each for each in self._ranked(at) if each != name and not self._fit(each, ctx.now)]
+        down = f"; not healthy, or not for long enough: {', '.join(passed)}" if passed else ""
         return f"{name}: nearest to {whence}{down}"
 
     def _named(self, place: Place) -> str:
@@ -107,12 +122,19 @@ class OriginChoice:
         self._by_place[place.country, place.continent] = name
         return name
 
-    def _nearest(self, place: Place) -> str:
+    def _nearest(self, place: Place, now: float) -> str:
         ranked = self._ranked(_location(place))
         for name in ranked:
-            if self._healthy(name):
+            if self._fit(name, now):
                 return name
-        return ranked[0]
+        return next((name for name in ranked if self._healthy(name)), ranked[0])
+
+    def _fit(self, name: str, now: float) -> bool:
+        """Is it well, and has it been since it was last seen ill and long enough after that?"""
+        if not self._healthy(name):
+            self._shunned_until[name] = now + self._return_after
+            return False
+        return not self._shunned_until or now >= self._shunned_until.get(name, now)
 
     def _ranked(self, at: Location | None) -> tuple[str, ...]:
         """The located origins, nearest first; as configured when nothing is known to be near to."""

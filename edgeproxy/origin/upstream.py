@@ -165,10 +165,10 @@ class Upstream:
         return self._sweeper.clock() < self._roster.servers[index].ejected_until
 
     def healthy(self) -> bool:
-        """Is any server usable, and the breaker closed?"""
-        if self._breaker.is_open:
-            return False
+        """Is any server usable, and the breaker closed, or waiting for one to try?"""
         now = self._sweeper.clock()
+        if self._breaker.is_open and now < self._breaker.next_try:
+            return False
         return any(self._roster.usable(index, now) for index in range(len(self.servers)))
 
     # --- a connection

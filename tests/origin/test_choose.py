@@ -29,8 +29,8 @@ def choice(
     return OriginChoice(rule, LOCATIONS, edge, GROUPS, lambda name: name not in down)
 
 
-def context(place: Place | None) -> Context:
-    ctx = Context(0.0, 0.0, "192.0.2.1", "route", "id")
+def context(place: Place | None, now: float = 0.0) -> Context:
+    ctx = Context(now, 0.0, "192.0.2.1", "route", "id")
     ctx.place = place
     return ctx
 
@@ -67,14 +67,32 @@ def test_nearest_passes_over_the_ill_unless_all_are(ill: set[str], expected: str
     assert choice("nearest", ill)(context(BERLIN)) == expected
 
 
-def test_health_is_asked_at_every_request() -> None:
+def test_nearest_goes_back_when_the_nearer_one_has_been_well_for_a_while() -> None:
     ill: set[str] = set()
     nearest = OriginChoice("nearest", LOCATIONS, None, {}, lambda name: name not in ill)
-    assert nearest(context(BERLIN)) == "eu"
+    told: list[str] = []
+    for now, down in [(0, ""), (1, "eu"), (2, ""), (10.9, ""), (11, ""), (12, "eu"), (13, ""), (22, "")]:
+        ill.clear()
+        ill.add(down)
+        told.append(nearest(context(BERLIN, now)))
+    assert told == ["eu", "us", "us", "us", "eu", "us", "us", "eu"]
+
+
+def test_an_origin_that_has_just_become_well_is_better_than_none() -> None:
+    ill: set[str] = set()
+    nearest = OriginChoice("nearest", LOCATIONS, None, {}, lambda name: name not in ill)
     ill.add("eu")
     assert nearest(context(BERLIN)) == "us"
-    ill.clear()
+    ill.update(("us", "asia"))
+    ill.remove("eu")
     assert nearest(context(BERLIN)) == "eu"
+
+
+@pytest.mark.parametrize("ill", [set[str](), {"eu"}, {"eu", "us", "asia"}])
+@pytest.mark.parametrize("place", [BERLIN, OTTAWA, SYDNEY, SOMEWHERE, None])
+def test_what_is_intended_does_not_depend_on_health(place: Place | None, ill: set[str]) -> None:
+    for rule in ("nearest", "files", RULE, OriginRule(by_country={"DE": "files"})):
+        assert choice(rule, ill).intended(context(place)) == choice(rule)(context(place))
 
 
 RULE = OriginRule(by_country={"CH": "files", "dach": "eu", "north-america": "us"}, otherwise="asia")
@@ -154,7 +172,7 @@ def test_words_that_are_no_places_are_refused_with_a_hint() -> None:
     [
         ("files", set[str](), None, "files: the only origin of this route"),
         ("nearest", set[str](), BERLIN, "eu: nearest to the client"),
-        ("nearest", {"eu"}, BERLIN, "us: nearest to the client; not healthy: eu"),
+        ("nearest", {"eu"}, BERLIN, "us: nearest to the client; not healthy, or not for long enough: eu"),
         ("nearest", set[str](), None, "eu: nearest to the edge (the client's place is unknown)"),
         (RULE, set[str](), BERLIN, "eu: by_country has DE"),
         (RULE, set[str](), None, "asia: otherwise, for an unknown place"),
