@@ -107,6 +107,7 @@ class Parts:
         gauge("edgeproxy_cache_entries").set(len(self.store))
         self.slot.values[self._evictions] = self.store.evictions
         for upstream in self.upstreams.values():
+            upstream.tend()
             publish_upstream(self.slot, upstream)
         values, column = self.slot.values, self.slot.column
         for name, feed in self._jwks.items():

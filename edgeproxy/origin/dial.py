@@ -1,16 +1,27 @@
-"""Opens connections to one server: name, TCP, TLS, each failure with its word of RFC 9209."""
+"""Opens connections to one server: name, TCP, TLS, each failure with its word of RFC 9209.
+
+Several addresses race (happy eyeballs, RFC 8305): the next one is tried while the first still hangs.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
+from typing import Any
+
+from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVariableType] - half typed
 
 from edgeproxy.errors import OriginError, origin_error
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.resolve import Resolver
-from edgeproxy.origin.servers import ServerUrl
-from edgeproxy.origin.tls import tls_error
+from edgeproxy.origin.servers import ServerUrl, is_address
+from edgeproxy.origin.tls import ResumingContext, tls_error
+
+HEAD_START = 0.25  # seconds that an address has before the next one is tried beside it
+
+Build = Callable[[], OriginConnection]
 
 
 class Dialer:
@@ -24,7 +35,7 @@ class Dialer:
         resolver: Resolver,
         timeout: float,
         *,
-        context: ssl.SSLContext | None,
+        context: ResumingContext | None,
         server_name: str | None,
         allow_private: bool,
     ) -> None:
@@ -35,36 +46,74 @@ class Dialer:
         self._server_name = (server_name or url.host) if url.tls else None
         self._allow_private = allow_private
 
-    async def open(self, build: Callable[[], OriginConnection]) -> OriginConnection:
+    async def open(self, build: Build) -> OriginConnection:
         """A new connection made by `build`. Raises OriginError."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
-        # Half the time, so that a resolver that hangs leaves the other half for the last good answer.
-        addresses = await self._resolver.resolve(
-            self._url.host, self._timeout / 2, allow_private=self._allow_private
-        )
-        failure = origin_error("destination_unavailable", "there is no address to connect to")
-        for position, address in enumerate(addresses):
-            # An address that swallows packets must leave time for the next one.
-            share = (until - loop.time()) / (len(addresses) - position)
-            try:
-                async with asyncio.timeout(share):
-                    return await self._connect(loop, build, address)
-            except (OSError, ssl.SSLError, EOFError) as error:  # TimeoutError is an OSError
-                failure = connect_error(error)
-        raise failure
+        try:
+            if self._url.socket:
+                async with asyncio.timeout_at(until):
+                    _, connection = await loop.create_unix_connection(build, self._url.socket)
+                    return connection
+            # Half the time, so that a resolver that hangs leaves the other half for the last good answer.
+            addresses = await self._resolver.resolve(
+                self._url.host, self._timeout / 2, allow_private=self._allow_private
+            )
+            return await self._connect(loop, build, list(addresses), until)
+        except (OSError, ssl.SSLError, EOFError, RuntimeError) as error:  # TimeoutError is an OSError
+            raise connect_error(error) from None
 
     async def _connect(
-        self, loop: asyncio.AbstractEventLoop, build: Callable[[], OriginConnection], address: str
+        self, loop: asyncio.AbstractEventLoop, build: Build, addresses: list[str], until: float
     ) -> OriginConnection:
-        _, connection = await loop.create_connection(
-            build, address, self._url.port, ssl=self._context, server_hostname=self._server_name
-        )
-        return connection
+        while True:
+            async with asyncio.timeout_at(until):
+                address, connected = await self._race(addresses)
+            try:
+                # One that accepts but shakes no hands must leave time for the next.
+                async with asyncio.timeout((until - loop.time()) / len(addresses)):
+                    _, connection = await loop.create_connection(
+                        build, sock=connected, ssl=self._context, server_hostname=self._server_name
+                    )
+                    return connection
+            except (OSError, ssl.SSLError, EOFError):
+                connected.close()
+                addresses.remove(address)
+                if not addresses:
+                    raise
+
+    async def _race(self, addresses: list[str]) -> tuple[str, socket.socket]:
+        """The address that answered first, and the socket that is connected to it."""
+        infos: list[Any] = []
+        names: dict[object, str] = {}
+        for address in addresses:
+            for info in socket.getaddrinfo(
+                address, self._url.port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            ):
+                infos.append(info)
+                names[info[4]] = address
+        connected = await start_connection(infos, happy_eyeballs_delay=HEAD_START)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return names.get(connected.getpeername(), addresses[0]), connected
+
+    def remember(self, connection: OriginConnection) -> None:
+        """Keep the TLS session of a connection, so that the next handshake is shorter."""
+        if self._context is not None:
+            self._context.keep(self._server_name, connection._transport.get_extra_info("ssl_object"))
+
+    @property
+    def named(self) -> bool:
+        """Is the server known by a name, which may move?"""
+        return not self._url.socket and not is_address(self._url.host)
+
+    def outdated(self, connection: OriginConnection) -> bool:
+        """Does the server's name no longer resolve to what this is connected to? May look it up anew."""
+        peer = connection._transport.get_extra_info("peername")
+        return peer is not None and self._resolver.outdated(self._url.host, peer[0])
 
 
 def connect_error(error: Exception) -> OriginError:
-    """The OriginError of what `create_connection` raised."""
+    """The OriginError of what connecting raised."""
     if isinstance(error, ssl.SSLError):
         return tls_error(error)
     if isinstance(error, TimeoutError):

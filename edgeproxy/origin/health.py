@@ -79,14 +79,15 @@ class HealthProber:
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        async with self.client() as client, asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as group:
             for index, url in enumerate(self._origin.urls):
-                group.create_task(self._watch(client, index, url))
+                group.create_task(self._probe_always(index, url))
 
-    def client(self) -> httpx.AsyncClient:
+    def client(self, url: ServerUrl) -> httpx.AsyncClient:
         """The client for `probe`: a fresh connection each time, no proxy, no cookies, no redirects."""
         client = httpx.AsyncClient(
             verify=self._context,
+            transport=httpx.AsyncHTTPTransport(uds=url.socket) if url.socket else None,
             trust_env=False,
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -95,6 +96,10 @@ class HealthProber:
         )
         client.headers = httpx.Headers({"User-Agent": "edgeproxy-health", "Accept": "*/*"})
         return client
+
+    async def _probe_always(self, index: int, url: ServerUrl) -> None:
+        async with self.client(url) as client:
+            await self._watch(client, index, url)
 
     async def _watch(self, client: httpx.AsyncClient, index: int, url: ServerUrl) -> None:
         interval = self._health.interval
@@ -112,15 +117,21 @@ class HealthProber:
             state = "unhealthy" if after == UNHEALTHY else "healthy"
             _log.warning("origin %s: %s is %s", self._name, self._origin.urls[index], state)
 
+    async def _target(self, url: ServerUrl) -> ServerUrl:
+        """The server at an address, or behind its socket."""
+        if url.socket:
+            return ServerUrl(url.tls, url.host, url.port)
+        addresses = await self._resolver.resolve(
+            url.host, self._health.timeout, allow_private=self._origin.allow_private
+        )
+        return ServerUrl(url.tls, addresses[0], url.port)
+
     async def probe(self, client: httpx.AsyncClient, url: ServerUrl) -> bool:
         """Does one server answer with a healthy status in time?"""
         low, high = self._health.statuses
         try:
             async with asyncio.timeout(self._health.timeout):
-                addresses = await self._resolver.resolve(
-                    url.host, self._health.timeout, allow_private=self._origin.allow_private
-                )
-                target = ServerUrl(url.tls, addresses[0], url.port)
+                target = await self._target(url)
                 async with client.stream(
                     "GET",
                     f"{target}{self._health.path}",

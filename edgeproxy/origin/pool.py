@@ -181,6 +181,8 @@ class Pool:
         elif self._closing or len(server.idle) >= self._max_idle:
             connection.close_idle()
         else:
+            if server.url.tls:
+                server.dialer.remember(connection)
             server.in_flight -= 1
             idle_until = now + self._idle_for
             connection.deadline = idle_until if idle_until < too_old else too_old
@@ -197,6 +199,15 @@ class Pool:
         else:
             server.in_flight -= 1
         self.free_slot()
+
+    def tend(self) -> None:
+        """Let go of connections to addresses that a server's name no longer has. Called once a second."""
+        for connection in list(self._members):
+            server = connection.server
+            if server.dialer.named and server.dialer.outdated(connection):
+                self._members[connection] = -NEVER  # closed when it comes back
+                if connection in server.idle:
+                    connection.close_idle()
 
     def _evict(self) -> None:
         """Close the idle connection unused for longest, so that another server can be dialled."""

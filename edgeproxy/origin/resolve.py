@@ -10,6 +10,7 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from edgeproxy.context import Clock
 from edgeproxy.errors import origin_error
@@ -53,10 +54,11 @@ def is_prohibited(address: str) -> bool:
 class _Answer:
     """What is known about one name."""
 
-    __slots__ = ("addresses", "flight", "until")
+    __slots__ = ("addresses", "before", "flight", "until")
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
+        self.before: list[str] = []  # the addresses of the answer before it
         self.until = -NEVER
         self.flight: asyncio.Task[list[str]] | None = None
 
@@ -91,10 +93,7 @@ class Resolver:
         answer = self._answers.setdefault(host, _Answer())
         if self._clock() < answer.until:
             return answer.addresses
-        if answer.flight is None:
-            answer.flight = asyncio.ensure_future(self._look_up(host))
-            answer.flight.add_done_callback(lambda flight: self._landed(answer, flight))
-        done, _ = await asyncio.wait([answer.flight], timeout=timeout)
+        done, _ = await asyncio.wait([self._flight(host, answer)], timeout=timeout)
         if answer.addresses:  # new ones, or the last good ones
             if not done:
                 answer.until = self._clock() + RETRY_AFTER
@@ -102,6 +101,24 @@ class Resolver:
         if not done:
             raise origin_error("dns_timeout", f"looking up {host} takes too long")
         raise origin_error("dns_error", f"{host} cannot be resolved")
+
+    def outdated(self, host: str, address: object) -> bool:
+        """Has `host` moved away from this address? Two answers without it say so: some name servers give
+        a part of the addresses at a time. Looks up anew, behind the back, when it is time to."""
+        answer = self._answers.get(host)
+        if answer is None:
+            return False
+        if self._clock() >= answer.until:
+            self._flight(host, answer)
+        return bool(answer.before) and address not in answer.addresses and address not in answer.before
+
+    def _flight(self, host: str, answer: _Answer) -> asyncio.Task[list[str]]:
+        """The look-up that is under way; started when none is."""
+        flight = answer.flight
+        if flight is None:
+            flight = answer.flight = asyncio.get_running_loop().create_task(self._look_up(host))
+            flight.add_done_callback(partial(self._landed, answer))
+        return flight
 
     async def _look_up(self, host: str) -> list[str]:
         return (await self._lookup(host))[:MAX_ADDRESSES]
@@ -111,7 +128,7 @@ class Resolver:
         if flight.cancelled():
             return
         if flight.exception() is None and flight.result():
-            answer.addresses = flight.result()
+            answer.before, answer.addresses = answer.addresses, flight.result()
             answer.until = self._clock() + TTL
         elif answer.addresses:
             answer.until = self._clock() + RETRY_AFTER

@@ -3,15 +3,55 @@
 from __future__ import annotations
 
 import ssl
+import sys
 
 from edgeproxy.errors import ConfigError, OriginError, origin_error
 from edgeproxy.origin.settings import Tls
 
+_MOST_SESSIONS = 256  # one for each server name, of which an origin has as many as servers
 
-def client_context(tls: Tls) -> ssl.SSLContext:
+
+class ResumingContext(ssl.SSLContext):
+    """A context that offers the server the session of the last connection (RFC 8446 §2.2).
+
+    Event loops cannot be told a session; they do ask the context for each connection's TLS object.
+    A session is only kept from, and offered to, the same name, by the same rules of verification.
+    """
+
+    _sessions: dict[str, ssl.SSLSession]
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        if session is None and isinstance(server_hostname, str):
+            session = self._sessions.get(server_hostname)
+        return super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+
+    def keep(self, server_name: str | None, tls: object) -> None:
+        """Keep the session of a connection's TLS object, when there is one by now."""
+        session = tls.session if isinstance(tls, ssl.SSLObject) else None
+        if server_name is not None and session is not None and session.has_ticket:
+            if len(self._sessions) >= _MOST_SESSIONS:
+                self._sessions.clear()
+            self._sessions[server_name] = session
+
+
+def client_context(tls: Tls) -> ResumingContext:
     """The context for one origin's servers. Raises ConfigError when a file cannot be used."""
+    context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and name
+    context._sessions = {}
+    if sys.version_info >= (3, 13):  # as `ssl.create_default_context` does there
+        context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
     try:
-        context = ssl.create_default_context(cafile=tls.ca)
+        if tls.ca is None:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        else:
+            context.load_verify_locations(tls.ca)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"tls.ca: {tls.ca!r} cannot be used: {error}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2

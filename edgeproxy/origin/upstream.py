@@ -278,6 +278,10 @@ class Upstream:
             self._breaker.failed(now)
             self._roster.failed(server.index, now, connecting=False)
 
+    def tend(self) -> None:
+        """What is looked after once a second: whether names of servers have moved."""
+        self._pool.tend()
+
     def may_retry(self) -> bool:
         """Is there room for one more request in its second try? If so, say `retried` when that is over."""
         return self.retry_budget.take(self._pool.busy)

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 import ssl
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,9 @@ from edgeproxy.errors import ORIGIN_FAILURES, OriginError, Retry
 from edgeproxy.origin.dial import connect_error
 from edgeproxy.origin.resolve import TTL, Resolver
 from edgeproxy.origin.standing import HOLD_DOWN
+from edgeproxy.origin.upstream import Upstream
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always, silence
-from tests.origin.support import OK, SetClock, ask, eventually, settle, upstream
+from tests.origin.support import OK, SetClock, ask, eventually, kept, settle, start, upstream
 
 
 @pytest.fixture
@@ -222,6 +224,123 @@ async def test_an_address_that_hangs_leaves_time_for_the_next() -> None:
         with pytest.raises(OriginError, match="connection_timeout"):
             await made.connect()
         assert len(origin.peers) == 2
+
+
+async def test_an_address_that_swallows_packets_does_not_hold_up_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("edgeproxy.origin.dial.HEAD_START", 0.02)
+
+    async def addresses(_host: str) -> list[str]:
+        return ["127.0.0.3", "127.0.0.1"]
+
+    async with ScriptedOrigin(always(OK)) as origin:
+        with socket.socket() as full:  # its queue of connections is full: SYNs are dropped
+            full.bind(("127.0.0.3", origin.port))
+            full.listen(0)
+            fillers = [socket.socket() for _ in range(4)]
+            for filler in fillers:
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.3", origin.port))
+            resolver = Resolver(SetClock(), addresses)
+            url = f"http://origin.example:{origin.port}"
+            async with upstream(url, resolver=resolver, allow_private=True) as made:
+                async with asyncio.timeout(2):
+                    assert (await ask(made))[1].outcome == "end"
+            for filler in fillers:
+                filler.close()
+
+
+async def test_a_socket_of_this_machine_can_be_an_origin(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        await reader.read()
+        writer.close()
+
+    heads: list[bytes] = []
+    path = tmp_path / "app.sock"
+    server = await asyncio.start_unix_server(answer, path)
+    async with upstream(f"unix:{path}") as made:
+        connection, sink = await ask(made)
+        assert (sink.outcome, sink.body, connection.server.label) == ("end", b"ok", f"unix:{path}")
+        assert made.idle() is connection  # quiet, as one over TCP would be
+        connection.abandon()
+        made.tend()
+    server.close()
+    await settle()
+    path.unlink(missing_ok=True)
+    async with upstream(f"unix:{path}") as made:
+        with pytest.raises(OriginError, match="destination_unavailable"):
+            await made.connect()
+
+
+class Names:
+    """A name server that says what the test sets."""
+
+    def __init__(self, *addresses: str) -> None:
+        self.addresses = list(addresses)
+
+    async def __call__(self, _host: str) -> list[str]:
+        return self.addresses
+
+
+async def look(made: Upstream, clock: SetClock) -> None:
+    """Let the next look-up come due, and its answer be seen."""
+    clock.now += TTL + 1
+    made.tend()
+    await settle()
+    made.tend()
+    await settle()
+
+
+async def test_a_server_whose_name_moved_is_left() -> None:
+    clock, names = SetClock(), Names("127.0.0.1")
+    async with ScriptedOrigin(always(OK)) as origin:
+        url = f"http://origin.example:{origin.port}"
+        async with upstream(url, clock=clock, resolver=Resolver(clock, names), allow_private=True) as made:
+            await ask(made)
+            names.addresses = ["127.0.0.9"]
+            await look(made, clock)
+            assert kept(made) == 1  # one answer may be a part
+            await look(made, clock)
+            assert kept(made) == 0
+            with pytest.raises(OriginError, match="connection_refused"):
+                await made.connect()
+
+
+async def test_a_connection_in_use_ends_its_exchange_before_it_is_left() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await gate.wait()
+        await peer.send(OK)
+        await peer.eof()
+
+    gate = asyncio.Event()
+    clock, names = SetClock(), Names("127.0.0.1")
+    async with ScriptedOrigin(script) as origin:
+        url = f"http://origin.example:{origin.port}"
+        async with upstream(url, clock=clock, resolver=Resolver(clock, names), allow_private=True) as made:
+            connection, sink = await start(made)
+            names.addresses = ["127.0.0.9"]
+            await look(made, clock)
+            await look(made, clock)
+            assert not connection.closed
+            gate.set()
+            await sink.finished()
+            assert (sink.outcome, connection.closed) == ("end", True)
+
+
+async def test_a_name_that_cannot_be_resolved_any_more_moves_nobody() -> None:
+    clock, names = SetClock(), Names("127.0.0.1")
+    async with ScriptedOrigin(always(OK)) as origin:
+        url = f"http://origin.example:{origin.port}"
+        async with upstream(url, clock=clock, resolver=Resolver(clock, names), allow_private=True) as made:
+            await ask(made)
+            names.addresses = []
+            for _ in range(3):
+                await look(made, clock)
+            assert kept(made) == 1
 
 
 async def test_a_connection_lost_while_it_is_opened_is_not_counted() -> None:

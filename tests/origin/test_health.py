@@ -51,7 +51,7 @@ async def _here(_host: str) -> list[str]:
 
 
 async def probe(made: HealthProber) -> bool:
-    async with made.client() as client:
+    async with made.client(made._origin.urls[0]) as client:
         return await made.probe(client, made._origin.urls[0])
 
 
@@ -103,7 +103,7 @@ async def test_a_text_may_be_expected(response: bytes, good: bool) -> None:
 async def test_a_probe_is_a_plain_request_on_its_own_connection() -> None:
     async with ScriptedOrigin(always(OK)) as origin:
         made = prober(bytearray(1), origin.url, health={"path": "/healthz?deep=1"}, host="www.example.com")
-        async with made.client() as client:
+        async with made.client(made._origin.urls[0]) as client:
             for _ in range(2):
                 assert await made.probe(client, made._origin.urls[0])
         assert len(origin.peers) == 2
@@ -132,6 +132,21 @@ async def test_a_name_that_resolves_to_this_machine_is_not_probed() -> None:
         assert not await probe(prober(bytearray(1), url))
         assert await probe(prober(bytearray(1), url, allow_private=True))
         assert f"Host: origin.example:{origin.port}\r\n".encode() in origin.heads[0]
+
+
+async def test_a_server_behind_a_socket_is_probed_there(tmp_path: Path) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(OK)
+        writer.close()
+
+    heads: list[bytes] = []
+    path = tmp_path / "app.sock"
+    made = prober(bytearray(1), f"unix:{path}", health={"path": "/healthz"})
+    assert not await probe(made)
+    async with await asyncio.start_unix_server(answer, path):
+        assert await probe(made)
+    assert heads[0].startswith(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
 
 
 @pytest.mark.parametrize(("issued_for", "good"), [("origin.example", True), ("other.example", False)])
@@ -188,6 +203,6 @@ async def test_probes_are_spread_over_a_tenth_either_way(monkeypatch: pytest.Mon
     monkeypatch.setattr(made, "probe", good)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
-        async with made.client() as client:
+        async with made.client(made._origin.urls[0]) as client:
             await made._watch(client, 0, made._origin.urls[0])
     assert slept == [0.5, 4.5, 5.0, 5.5]

@@ -256,6 +256,37 @@ def test_an_encrypted_key_is_refused_instead_of_asking_at_the_terminal(
         client_context(Tls(client_cert=str(tmp_path / "cert.pem"), client_key=str(tmp_path / "key.pem")))
 
 
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_the_next_handshake_resumes_the_session(
+    ca: trustme.CA, ca_file: str, version: ssl.TLSVersion
+) -> None:
+    context = serving(ca, "origin.example")
+    context.minimum_version = context.maximum_version = version
+    async with (
+        ScriptedOrigin(always(OK), tls=context) as origin,
+        upstream(
+            f"https://origin.example:{origin.port}",
+            tls={"ca": ca_file},
+            allow_private=True,
+            resolver=Resolver(SetClock(), _here),
+        ) as made,
+    ):
+        resumed: list[bool] = []
+        for _ in range(3):
+            connection, sink = await ask(made)
+            assert sink.outcome == "end"
+            resumed.append(connection._transport.get_extra_info("ssl_object").session_reused)
+            connection.close_idle()
+        assert resumed == [False, True, True]
+
+
+def test_what_is_no_session_is_not_kept() -> None:
+    context = client_context(Tls())
+    for thing in (None, "no TLS object"):
+        context.keep("origin.example", thing)
+    assert context._sessions == {}
+
+
 def test_old_versions_of_tls_are_not_spoken() -> None:
     assert client_context(Tls()).minimum_version is ssl.TLSVersion.TLSv1_2
     assert client_context(Tls()).verify_mode is ssl.CERT_REQUIRED
