@@ -154,6 +154,8 @@ class ResponseReader:
             self.unclean = self._body is None or not data.endswith(self._body)
         elif len(data) >= 4:
             self.unclean = not data.endswith(b"\r\n\r\n") or data.endswith(b"\r\n\r\n\r\n")
+        else:  # the last bytes of the end came alone, perhaps with something behind them
+            self.unclean = not data.endswith(b"\n")
 
     def _pass_on(self, data: bytes) -> None:
         """Body bytes that llhttp need not see."""

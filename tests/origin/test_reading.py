@@ -124,6 +124,12 @@ def test_a_response_is_the_same_whatever_the_reads(case: tuple[bool, bytes], pla
     assert reader.keep
 
 
+def test_a_byte_behind_an_end_that_came_in_two_reads_is_noticed() -> None:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    assert read([head[:-1], b"\n"], for_head=True)[2] == "complete"
+    assert read([head[:-1], b"\n0"], for_head=True)[2] == "unclean"
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(RESPONSES), PLACES, st.binary(min_size=1, max_size=9))
 def test_a_response_with_something_behind_it_is_never_clean(
