@@ -126,3 +126,43 @@ def test_a_writer_that_was_killed_half_way_leaves_neither_lock_nor_record():
 )
 def test_a_location_splits_into_what_a_request_has(value, parts):
     assert split_location(value) == parts
+
+
+def test_readers_say_what_they_dropped_and_whoever_purged_is_told():
+    log = PurgeLog(SMALL)
+    for _ in range(7):  # the tally wraps with the ring
+        end = log.append(PurgeKind.TAG, b"x" * 9001)
+        (purge,), _ = log.since(end - MAX_RECORD + MAX_VALUE - 9001)
+        assert log.reached(b"x" * 9001, end) == (0, 0)
+        log.report(purge, 3)
+        log.report(purge, 4)
+        assert log.reached(b"x" * 9001, end) == (2, 7)
+        assert log.since(purge.start) == ([purge], False), "the tally is not part of the purge"
+
+
+def test_a_tally_that_is_written_over_is_left_alone():
+    log = PurgeLog(SMALL)
+    first = log.append(PurgeKind.TAG, b"a")
+    (purge,), _ = log.since(0)
+    while log.position - first < SMALL:
+        log.append(PurgeKind.URL, b"y" * MAX_VALUE)
+    kept = bytes(log._bytes)
+    log.report(purge, 9)
+    assert bytes(log._bytes) == kept
+    assert log.reached(b"a", first) == (0, 0)
+
+
+def test_positions_go_on_where_an_earlier_log_ended():
+    log = PurgeLog(SMALL)
+    log.begin(10**12)
+    assert log.since(10**12) == ([], False)
+    assert log.since(10**12 - 1) == ([], True), "what came before this start is not in the ring"
+    log.append(PurgeKind.HOST, b"h")
+    assert [purge.value for purge in log.since(10**12)[0]] == [b"h"]
+
+
+def test_the_journal_hears_of_a_purge_before_its_readers_do():
+    log, heard = PurgeLog(), []
+    log.journal = lambda purge: heard.append((purge, log.position))
+    log.append(PurgeKind.TAG, b"t", soft=True)
+    assert heard == [(log.since(0)[0][0], 0)]

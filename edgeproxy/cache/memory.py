@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from edgeproxy.cache.entry import Entry, Location
 from edgeproxy.cache.key import variant_key
 from edgeproxy.http.message import Headers
+from edgeproxy.purge_log import Purge
 
 VARIANTS = 64  # per key; then the oldest goes (A64)
 
@@ -39,12 +40,20 @@ class MemoryStore:
         """(the entry for these request fields, whether other variants are there)."""
         entries = self._keys.get(key)
         if entries is None:
-            return None, False
+            return self.find_below(key, headers, varied=False)
         for entry in entries:
             if not entry.names or variant_key(entry.names, headers) == entry.variant:
                 entry.visited = True
                 return entry, False
-        return None, True
+        return self.find_below(key, headers, varied=True)
+
+    def find_below(self, key: bytes, headers: Headers, *, varied: bool) -> tuple[Entry | None, bool]:
+        """What `find` answers when it is not in memory; a store with more tiers looks there."""
+        return None, varied
+
+    def renewed(self, entry: Entry, headers: Headers) -> Entry:
+        """The successor of a stale entry, when somebody else stored one; else the entry."""
+        return entry
 
     def put(self, entry: Entry) -> bool:
         """Store, in place of the same variant, and evict until there is room. False when it cannot fit."""
@@ -132,22 +141,31 @@ class MemoryStore:
 
     def invalidate(self, location: Location) -> int:
         """Forget every entry of a URL: all dimensions, all variants. How many there were."""
-        count = 0
-        for key in tuple(self._locations.get(location, ())):
-            for entry in tuple(self._keys.get(key, ())):
-                self._drop(entry)
-                count += 1
-        return count
+        return self.purge_url(location, soft=False, now=0.0)
+
+    def purge_url(self, location: Location, *, soft: bool, now: float) -> int:
+        """`purge` of the entries of one URL, without looking at others."""
+        keys = tuple(self._locations.get(location, ()))
+        return self._purge([entry for key in keys for entry in self._keys.get(key, ())], soft=soft, now=now)
 
     def purge(self, matches: Callable[[Entry], bool], *, soft: bool, now: float) -> int:
         """Forget, or with `soft` make stale, every entry that matches. How many there were."""
-        found = [entry for entry in self if matches(entry)]
-        for entry in found:
+        return self._purge([entry for entry in self if matches(entry)], soft=soft, now=now)
+
+    def noted(self, purge: Purge) -> None:
+        """Said of every purge before it is applied, to stores that must know it later too."""
+
+    def lost(self, position: int) -> None:
+        """Purges up to `position` were missed, nobody knows which."""
+        self.clear()
+
+    def _purge(self, entries: list[Entry], *, soft: bool, now: float) -> int:
+        for entry in entries:
             if soft:
                 entry.fresh_until = min(entry.fresh_until, now)
             else:
                 self._drop(entry)
-        return len(found)
+        return len(entries)
 
     def clear(self) -> int:
         """Forget everything."""

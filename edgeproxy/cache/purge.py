@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
-from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.entry import Entry, Location
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.purge_log import Purge, PurgeKind, PurgeLog, split_location
 
@@ -15,11 +15,16 @@ def apply_purges(store: MemoryStore, log: PurgeLog, now: float) -> None:
     purges, lost = log.since(store.position)
     if lost:
         store.position = log.position
-        store.clear()
+        store.lost(store.position)
         return
     for purge in purges:
-        store.purge(matcher(purge), soft=purge.soft, now=now)
         store.position = purge.position
+        store.noted(purge)
+        if purge.kind is PurgeKind.URL:  # by far the most: unsafe requests are among them
+            dropped = store.purge_url(split_location(purge.value), soft=purge.soft, now=now)
+        else:
+            dropped = store.purge(matcher(purge), soft=purge.soft, now=now)
+        log.report(purge, dropped)
 
 
 def matcher(purge: Purge) -> Callable[[Entry], bool]:
@@ -40,3 +45,9 @@ def matcher(purge: Purge) -> Callable[[Entry], bool]:
             return lambda entry: entry.location[0] == host and entry.location[1].startswith(path)
         case _:
             assert_never(purge.kind)
+
+
+def joined_location(location: Location) -> bytes:
+    """The value of a URL purge of a location: the inverse of `split_location`."""
+    host, path, query = location
+    return host + path + (b"?" + query if query else b"")
