@@ -8,10 +8,12 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, cast
 
+from pydantic import ValidationError
+
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.rule import CacheRule, compile_rule
 from edgeproxy.clock import steady
-from edgeproxy.config import Config, PolicyStep, UseRule
+from edgeproxy.config import Config, GuardRule, PolicyStep, UseRule
 from edgeproxy.config import Route as RouteSection
 from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause
@@ -33,8 +35,10 @@ from edgeproxy.origin.upstream import Upstream
 from edgeproxy.origins import publish_upstream
 from edgeproxy.pipeline import Edge, Match, Refuse, Route, RouteTable
 from edgeproxy.policies.ab import AbTest
+from edgeproxy.policies.condition import condition
 from edgeproxy.policies.geo import Geo, GeoRule, Locate
 from edgeproxy.policies.geo_data import GeoDatabase
+from edgeproxy.policies.guard import Guarded
 from edgeproxy.policies.headers import HeaderEdits, HeadersRule
 from edgeproxy.policies.jwt import JwtAuth, JwtRule, configured_keys
 from edgeproxy.policies.jwt_keys import KeySet
@@ -195,14 +199,13 @@ class Parts:
         rule: CacheRule | None = None
         if section.cache:
             rule = compile_rule(section.cache, ident, self.config.cache.object_size)
+        meters = RouteMeters(self.slot, section.name, RESULTS)
         try:
-            policies = [self._policy(step) for step in section.policies]
+            policies = [self._guarded(step, meters) for step in section.policies]
             choice = self._choice(section)
         except ValueError as error:  # what only shows when the rules of several places meet
             raise ConfigError(f"route {section.name}: {error}") from None
-        if (choice.needs_place or (rule is not None and rule.country)) and not any(
-            policy.name == "geo" for policy in policies
-        ):
+        if _must_locate(policies, elsewhere=choice.needs_place or (rule is not None and rule.country)):
             policies.insert(0, Locate(self.geo))
         asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
         hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
@@ -220,7 +223,7 @@ class Parts:
             else self.config.server.limits.body_size,
             forwarding=forwarding(self.config.edge.id, asserted | UNTRUSTED_NAMES),
             hidden_query=hidden,
-            meters=RouteMeters(self.slot, section.name, RESULTS),
+            meters=meters,
         )
 
     def _choice(self, section: RouteSection) -> OriginChoice:
@@ -231,6 +234,14 @@ class Parts:
             self.config.geo.groups,
             lambda name: self.upstreams[name].healthy(),
         )
+
+    def _guarded(self, step: PolicyStep, meters: RouteMeters) -> Policy:
+        """The policy alone where nothing stands beside it: what is not used costs nothing."""
+        policy, guard = self._policy(step), step.guard
+        if guard == GuardRule():
+            return policy
+        when = condition(guard.when, self.config.geo.groups) if guard.when else None
+        return Guarded(policy, when, meters.decided, mode=guard.mode, on_error=guard.on_error)
 
     def _policy(self, step: PolicyStep) -> Policy:
         rule = step.rule
@@ -274,6 +285,17 @@ class Parts:
         return RouteMeters(self.slot, "-", RESULTS)
 
 
+def _must_locate(policies: list[Policy], *, elsewhere: bool) -> bool:
+    """Does somebody need the client's place before, or without, a geo policy that is always asked?"""
+    for policy in policies:
+        when = policy.condition if isinstance(policy, Guarded) else None
+        if when is not None and "country" in when.kinds:
+            return True
+        if policy.name == "geo" and when is None:
+            return False
+    return elsewhere
+
+
 def _nowhere(ctx: Context) -> str:
     raise LookupError(f"the route {ctx.route!r} refuses everything and has no origin")
 
@@ -296,7 +318,13 @@ def _imported(rule: UseRule) -> Policy:
     """A policy from somebody's package. Raises ConfigError when it cannot be used."""
     module, _, name = rule.path.partition(":")
     try:
-        made = getattr(importlib.import_module(module), name)(**rule.options)
+        found = getattr(importlib.import_module(module), name)
+        config = getattr(found, "Config", None)
+        made = found(**rule.options) if config is None else found(config.model_validate(rule.options))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(["with", *map(str, first["loc"])])
+        raise ConfigError(f"use: {rule.path}: {where}: {first['msg']}") from None
     except Exception as error:
         raise ConfigError(f"use: {rule.path} cannot be used: {type(error).__name__}: {error}") from error
     for attribute in ("name", "fails_open"):

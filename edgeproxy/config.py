@@ -24,7 +24,9 @@ from edgeproxy.errors import ConfigError
 from edgeproxy.origin.choose import OriginRule
 from edgeproxy.origin.settings import Origin
 from edgeproxy.policies.ab import Experiment
+from edgeproxy.policies.condition import WhenField
 from edgeproxy.policies.geo import GeoRule, GeoSection
+from edgeproxy.policies.guard import NEVER_OPEN
 from edgeproxy.policies.headers import HeadersRule
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_rule import JwtRule
@@ -51,36 +53,56 @@ class UseRule(NamedTuple):
     options: dict[str, Any]
 
 
+class GuardRule(NamedTuple):
+    """What may stand beside every policy; empty texts where nothing stands."""
+
+    when: str = ""
+    mode: Literal["enforce", "shadow"] = "enforce"
+    on_error: Literal["allow", "deny"] | None = None
+
+
 class PolicyStep(NamedTuple):
-    """One item of `policies`: its word, and its section, the names it lists, or a UseRule."""
+    """One item of `policies`: its word, its section, the names it lists, or a UseRule, and its guard."""
 
     word: str
     rule: Model | tuple[str, ...] | UseRule
+    guard: GuardRule = GuardRule()
 
 
 class _AnyStep(Model):
     with_: dict[str, Any] | None = Field(default=None, alias="with")
     """What the class that `use` names is built from, by keyword."""
+    when: WhenField = ""
+    """Ask it only about requests for which this condition holds: `country in [DE] and not header:X-Debug`."""
+    mode: Literal["enforce", "shadow"] = "enforce"
+    """`shadow`: it decides, is counted and logged, and changes nothing."""
+    on_error: Literal["allow", "deny"] | None = None
+    """When the policy itself fails: let the request pass, or refuse it. Default: as the policy says."""
 
     @model_validator(mode="after")
     def _is_one(self) -> _AnyStep:
-        words = self.model_fields_set - {"with_"}
+        words = self.model_fields_set - _BESIDE
         if len(words) != 1:
             found = " and ".join(sorted(words)) or "nothing"
             raise ValueError(f"found {found}, expected one of {', '.join(POLICIES)}; begin each with a `- `")
         if self.with_ is not None and "use" not in words:
             raise ValueError("found `with`, which only goes with `use`")
+        never = words & NEVER_OPEN
+        if self.on_error == "allow" and never:
+            raise ValueError(f"found on_error: allow, which cannot go with {min(never)}: it fails closed")
         return self
 
 
+_BESIDE = frozenset({"with_", "when", "mode", "on_error"})
 _STEP_FIELDS: dict[str, Any] = {word: (kind, None) for word, kind in POLICIES.items()}
 _Step = create_model("PolicyStep", __base__=_AnyStep, __doc__="One policy.", **_STEP_FIELDS)
 
 
 def _to_step(step: _AnyStep) -> PolicyStep:
-    word = next(iter(step.model_fields_set - {"with_"}))
+    word = next(iter(step.model_fields_set - _BESIDE))
     rule = getattr(step, word)
-    return PolicyStep(word, UseRule(rule, step.with_ or {}) if word == "use" else rule)
+    guard = GuardRule(step.when, step.mode, step.on_error)
+    return PolicyStep(word, UseRule(rule, step.with_ or {}) if word == "use" else rule, guard)
 
 
 def _as_section(value: object) -> object:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from edgeproxy.config_reach import Reach
 from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, either, spelled, suggestion
 from edgeproxy.countries import check_place_name
+from edgeproxy.policies.condition import Condition, ConditionError, condition
 from edgeproxy.units import Address, parse_address
 
 MOST_ROUTES = 1000
@@ -23,7 +24,7 @@ _DEFINED_IN = {"jwt": "jwt_providers", "ab": "experiments", "rate_limit": "rate_
 def cross_checks(document: Document) -> list[Problem]:
     """Everything that is wrong between sections."""
     found: list[Problem] = []
-    for check in (_names, _countries, _places, _claims, _admin, _listeners, _twins, _unreachable):
+    for check in _CHECKS:
         found += check(document)
     return found
 
@@ -136,6 +137,7 @@ def _places(document: Document) -> Iterator[Problem]:
     has_database = bool(_section(document.data.get("geo")).get("database"))
     for path, route in _routes(document):
         needing = [where for where, word, _ in _policies(path, route) if word == "geo"]
+        needing += [where for where, parsed in _whens(path, route) if "country" in parsed.kinds]
         if _is_nearest(route) or "by_country" in _section(route.get("origin")):
             needing.append((*path, "origin"))
         if "country" in _list(_section(route.get("cache")).get("vary_on")):
@@ -173,6 +175,44 @@ def _claims(document: Document) -> Iterator[Problem]:
                         f"found {document.show(each)}, which goes by a claim, expected a jwt policy before it"
                     )
                     yield Problem(each, said)
+
+
+def _whens(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, Condition]]:
+    """Path and condition of each readable `when` of a route's policies."""
+    for where, word, value in _policies(path, route):
+        if word == "when" and isinstance(value, str):
+            try:
+                yield where, condition(value)
+            except ConditionError:
+                continue  # the model complains about it
+
+
+def _conditions(document: Document) -> Iterator[Problem]:
+    """What a condition reads must be known by then: places, experiments, claims of a verified token."""
+    groups = dict.fromkeys(_section(_section(document.data.get("geo")).get("groups")), ())
+    for path, route in _routes(document):
+        before: dict[int, tuple[set[str], bool]] = {}
+        drawn: set[str] = set()
+        verified = False
+        for position, step in enumerate(_list(route.get("policies"))):
+            before[position] = set(drawn), verified
+            drawn.update(name for _, name in _texts((), _section(step).get("ab")))
+            verified = verified or not {"jwt", "use"}.isdisjoint(_section(step))
+        for where, parsed in _whens(path, route):
+            drawn_before, verified_before = before[int(where[-2])]
+            said = ""
+            missing = [name for name in parsed.names("variant") if name not in drawn_before]
+            if missing:
+                said = f"expected an ab policy with the experiment {missing[0]} before it"
+            elif "claim" in parsed.kinds and not verified_before:
+                said = "expected a jwt policy before it: it reads a claim"
+            elif not document.is_secret(where):
+                try:
+                    condition(parsed.text, groups)
+                except ConditionError as error:
+                    said = str(error)
+            if said:
+                yield Problem(where, f"found {document.show(where)}, {said}")
 
 
 def _admin(document: Document) -> Iterator[Problem]:
@@ -234,3 +274,8 @@ def _unreachable(document: Document) -> Iterator[Problem]:
             said = f"found a route that no request reaches, expected it before {where}, which takes them all"
             yield Problem(path, said)
         earlier.append((path, reach))
+
+
+_CHECKS = (
+    _names, _countries, _places, _claims, _conditions, _admin, _listeners, _twins, _unreachable,
+)  # fmt: skip

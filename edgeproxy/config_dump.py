@@ -18,6 +18,7 @@ from edgeproxy.units import Rate, parse_duration, parse_size
 
 _DURATIONS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 _SIZES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"))
+_USUAL = ("", "enforce", None)  # of when, mode and on_error beside a policy
 _RATES = {1.0: "s", 60.0: "m", 3600.0: "h", 86400.0: "d"}
 
 
@@ -85,7 +86,7 @@ class _Writer:
                 return self.section(value, path)
             case list() | tuple() | set() | frozenset():
                 if hasattr(cast("object", value), "_fields"):
-                    return self._step(*cast("tuple[str, object]", value), path)
+                    return self._step(*cast("tuple[str, object, tuple[object, ...]]", value), path)
                 items = enumerate(cast("Iterable[object]", value))
                 return [self._value(each, units, (*path, position)) for position, each in items]
             case Mapping():
@@ -96,15 +97,17 @@ class _Writer:
             case _:
                 return self._scalar(value, units, path)
 
-    def _step(self, word: str, rule: object, path: TreePath) -> Tree:
-        """An item of `policies`. A `use` brings its options along, under a key of their own."""
-        if word != "use":
-            return {word: self._value(rule, frozenset(), (*path, word))}
-        target, options = cast("tuple[str, dict[str, object]]", rule)
-        used: dict[str, Tree] = {"use": self._value(target, frozenset(), (*path, "use"))}
-        if options:
-            used["with"] = self._value(options, frozenset(), (*path, "with"))
-        return used
+    def _step(self, word: str, rule: object, guard: tuple[object, ...], path: TreePath) -> Tree:
+        """An item of `policies`, with what stands beside it. A `use` brings its options along."""
+        beside = [
+            (key, value)
+            for key, value, usual in zip(("when", "mode", "on_error"), guard, _USUAL, strict=True)
+            if value != usual
+        ]
+        if word == "use":
+            rule, options = cast("tuple[str, dict[str, object]]", rule)
+            beside[:0] = [("with", options)] if options else []
+        return {key: self._value(each, frozenset(), (*path, key)) for key, each in ((word, rule), *beside)}
 
     def _scalar(self, value: object, units: frozenset[object], path: TreePath) -> Tree:
         if self._document.is_secret(path):

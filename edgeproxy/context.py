@@ -65,15 +65,19 @@ class Verdict(Enum):
     ALLOW = "allow"
     REFUSE = "refuse"
     ANSWER = "answer"
+    SKIP = "skip"  # its condition does not hold
 
 
 @record
 class Note:
-    """One line of an explanation: which policy, what it did, and the values that decided it."""
+    """One line of an explanation: which policy, what it did, and the rule and values that decided it."""
 
     policy: str
     verdict: Verdict
     why: str
+    rule: str = ""  # of the configuration, as it stands there
+    values: tuple[tuple[str, str], ...] = ()  # (fact, value), without credentials
+    shadow: bool = False  # it decided, and changed nothing
 
 
 class Context:
@@ -87,9 +91,13 @@ class Context:
         "notes",
         "now",
         "origin",
+        "origin_named",
         "place",
+        "reason",
         "recorder",
+        "rewritten",
         "route",
+        "shadow",
         "to_client",
         "to_origin",
         "variants",
@@ -108,6 +116,10 @@ class Context:
         self.variants: dict[str, str] = {}  # experiment -> variant. Set by ab
         self.claims: Mapping[str, Any] | None = None  # verified claims. Set by jwt
         self.origin: str | None = None  # pool chosen by name. Set by the origin choice
+        self.origin_named = ""  # pool that a policy asks for, before the choice. Set by ab
+        self.reason = ""  # a closed set of words: why a policy answered. Set with the answer
+        self.rewritten: Request | None = None  # what key and origin see in the request's place
+        self.shadow: tuple[str, ...] = ()  # `policy=reason` of refusals that were only shadows
         self.key_parts: tuple[bytes, ...] = ()  # what changes the origin's answer; policies append
         self.to_origin: list[Edit] = []  # any policy; asserted after inbound copies are stripped
         self.to_client: list[Edit] = []  # any policy; applied after the cache, never stored
@@ -122,10 +134,17 @@ class Context:
             made = self._request_id = made()
         return made
 
-    def note(self, policy: str, verdict: Verdict, why: str) -> None:
+    def note(
+        self,
+        policy: str,
+        verdict: Verdict,
+        why: str,
+        rule: str = "",
+        values: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         """Record why a policy decided as it did. Call only when `notes` is not None."""
         if self.notes is not None:
-            self.notes.append(Note(policy, verdict, why))
+            self.notes.append(Note(policy, verdict, why, rule, values))
 
 
 class Policy(Protocol):

@@ -120,11 +120,11 @@ class Hallway:
 
     def fetch(self, visit: Visit, ctx: Context, fetch: Fetch, door: Door) -> None:
         """Answer through `door` from the origin."""
-        self.fetcher.start(Job(visit, ctx, fetch, door))
+        self.fetcher.start(Job(_onward(visit, ctx), ctx, fetch, door))
 
     def refresh(self, visit: Visit, ctx: Context, fetch: Fetch) -> None:
         """Refresh an entry behind the client's back."""
-        self.fetcher.refresh(Job(visit, ctx, fetch, None))
+        self.fetcher.refresh(Job(_onward(visit, ctx), ctx, fetch, None))
 
     def refused_stamp(self, serve: Serve) -> bytes:
         """The Cache-Status line of an answer that no cache was asked for."""
@@ -191,6 +191,10 @@ class Hallway:
             self.log.append_rejected(peer, error.status, error.reason, wall())
 
 
+def _onward(visit: Visit, ctx: Context) -> Visit:
+    return visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
+
+
 def _outcome(
     request: Request, ctx: Context, report: Report, status: int, seconds: float, sent: int
 ) -> Outcome:
@@ -212,6 +216,7 @@ def _outcome(
         variants=" ".join([f"{name}={variant}" for name, variant in ctx.variants.items()]),
         policy=report.policy,
         reason=report.reason,
+        shadow=" ".join(ctx.shadow),
         origin=report.origin,
         server=report.server,
         retries=max(0, report.tries - 1),

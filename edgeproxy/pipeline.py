@@ -189,6 +189,7 @@ class Visit:
         "_runs",
         "client",
         "edge",
+        "further",
         "plain",
         "recollection",
         "request",
@@ -196,11 +197,12 @@ class Visit:
         "sent",
     )
 
-    def __init__(self, edge: Edge, request: Request) -> None:
+    def __init__(self, edge: Edge, request: Request, of: Visit | None = None) -> None:
+        """`of` is the visit whose request a policy rewrote: the same client on the same route."""
         self.edge = edge
         self.request = request
-        self.route = edge.routes.find(request)
-        self.client = edge.client_address(request.peer, request.headers)
+        self.route = edge.routes.find(request) if of is None else of.route
+        self.client = edge.client_address(request.peer, request.headers) if of is None else of.client
         self.plain = (
             request.method == b"GET" and not request.has_body and NOT_PLAIN.isdisjoint(request.headers.index)
         )
@@ -208,7 +210,15 @@ class Visit:
         self._key: bytes | None = None
         self.sent: tuple[bytes | None, bytes] | None = None  # server's name, and the head it was sent
         self.recollection: Recollection | None = None
+        self.further: Visit | None = None  # the visit of the rewritten request
         self._runs = 0
+
+    def onward(self, rewritten: Request) -> Visit:
+        """The visit of the request that a policy made of this one: same route, same client."""
+        further = self.further
+        if further is None or further.request != rewritten:
+            further = self.further = Visit(self.edge, rewritten, of=self)
+        return further
 
     def recorder(self) -> Recorder | None:
         """Who watches this run of the policies: nobody at first, since most requests come once."""
@@ -237,9 +247,12 @@ def decide(visit: Visit, ctx: Context) -> Decision:
             refused = _asked(visit, ctx)
         if refused is not None:
             return refused
-    ctx.origin = route.origin or route.choose_origin(ctx)
-    if route.origin_varies:
-        ctx.key_parts += (b"origin:" + route.intended_origin(ctx).encode(),)
+    if ctx.rewritten is not None:
+        visit = visit.onward(ctx.rewritten)
+    named = ctx.origin_named
+    ctx.origin = named or route.origin or route.choose_origin(ctx)
+    if named or route.origin_varies:
+        ctx.key_parts += (b"origin:" + (named or route.intended_origin(ctx)).encode(),)
     rule = route.rule
     if rule is None:
         return PASS
@@ -261,7 +274,7 @@ def _asked(visit: Visit, ctx: Context) -> Serve | None:
                 recorder.spoil()
             answer = _failed(visit, position, ctx, error)
         if answer is not None:
-            return Serve(answer, Cause.REFUSED, policy=route.policies[position].name)
+            return Serve(answer, Cause.REFUSED, policy=route.policies[position].name, reason=ctx.reason)
     if recorder is not None:
         visit.recollection = recorder.finish(ctx)
     return None
@@ -279,7 +292,8 @@ def _recalled(visit: Visit, recollection: Recollection, ctx: Context) -> Serve |
         except Exception as error:
             answer = _failed(visit, position, ctx, error)
         if answer is not None:
-            return Serve(answer, Cause.REFUSED, policy=visit.route.policies[position].name)
+            name = visit.route.policies[position].name
+            return Serve(answer, Cause.REFUSED, policy=name, reason=ctx.reason)
     return None
 
 

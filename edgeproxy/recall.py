@@ -27,6 +27,8 @@ class Effects:
     key_parts: tuple[bytes, ...]
     to_origin: tuple[Edit, ...]
     to_client: tuple[Edit, ...]
+    origin_named: str
+    rewritten: Request | None
 
     def apply(self, ctx: Context) -> None:
         if self.place is not None:
@@ -41,6 +43,10 @@ class Effects:
             ctx.to_origin += self.to_origin
         if self.to_client:
             ctx.to_client += self.to_client
+        if self.origin_named:
+            ctx.origin_named = self.origin_named
+        if self.rewritten is not None:
+            ctx.rewritten = self.rewritten
 
 
 @record
@@ -117,6 +123,8 @@ class Recorder:
             ctx.key_parts[key_parts:],
             tuple(ctx.to_origin[to_origin:]),
             tuple(ctx.to_client[to_client:]),
+            ctx.origin_named,
+            ctx.rewritten,
         )
         self._acts.append((effects, None, -1))
         self._before = None

@@ -61,6 +61,10 @@ SHARED = {
     "bucket_table",
     "identify",
     "field_names",
+    "condition",
+    "condition_facts",
+    "networks",
+    "patterns",
 }  # helpers of several policies; jwt_keys is one of jwt alone
 ONLY_IN = {"lmdb": ("cache", "machine")}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -38,6 +38,8 @@ class Mark:
         ctx.variants[self.name] = "v"
         ctx.place = Place(country=self.name)
         ctx.claims = {**(ctx.claims or {}), "n": self._number}
+        ctx.origin_named = self.name
+        ctx.rewritten = request if ctx.rewritten is None else ctx.rewritten
         return self._does(ctx)
 
 
@@ -83,7 +85,7 @@ def run(one: Visit, wall: float = NOW) -> tuple[object, ...]:
     answer = decide(one, ctx)
     return (
         type(answer), ctx.key_parts, ctx.to_origin, ctx.to_client, ctx.variants, ctx.place,
-        dict(ctx.claims or {}),
+        dict(ctx.claims or {}), ctx.origin, ctx.rewritten,
     )  # fmt: skip
 
 

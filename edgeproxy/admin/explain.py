@@ -40,7 +40,15 @@ class Explanation:
             "client": {"address": self.client, "why": self.client_why},
             "route": self.route,
             "policies": [
-                {"policy": note.policy, "verdict": note.verdict.value, "why": note.why} for note in self.notes
+                {
+                    "policy": note.policy,
+                    "mode": "shadow" if note.shadow else "enforce",
+                    "verdict": note.verdict.value,
+                    "why": note.why,
+                    "rule": note.rule or None,
+                    "values": dict(note.values),
+                }
+                for note in self.notes
             ],
             "answered": self.status or None,
             "variants": dict(self.variants),
@@ -55,7 +63,7 @@ class Explanation:
         branches: list[tuple[str, list[str]]] = [
             (_row("client", self.client, self.client_why), []),
             (_row("route", self.route), []),
-            ("policies", _table([(n.policy, n.verdict.value, n.why) for n in self.notes]) or ["none"]),
+            ("policies", _told(self.notes) or ["none"]),
         ]
         if self.variants:
             branches.append(("variants", _table(self.variants)))
@@ -78,6 +86,19 @@ def _row(title: str, value: str, why: str = "") -> str:
     return f"{title:<8} {value}{f' ({why})' if why else ''}"
 
 
+def _told(notes: tuple[Note, ...]) -> list[str]:
+    """A line for each, and one below it for the rule and the values that decided."""
+    rows = _table([(n.policy + (" (shadow)" if n.shadow else ""), n.verdict.value, n.why) for n in notes])
+    lines: list[str] = []
+    for note, row in zip(notes, rows, strict=True):
+        lines.append(row)
+        values = ", ".join([f"{name} = {value}" for name, value in note.values])
+        because = "; ".join([part for part in (f"rule {note.rule}" if note.rule else "", values) if part])
+        if because:
+            lines.append(f"   {because}")
+    return lines
+
+
 def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
     """Columns lined up, the last one as it is."""
     cells = list(rows)
@@ -92,10 +113,15 @@ def _draw(branches: list[tuple[str, list[str]]]) -> list[str]:
         lines.append(f"{'└─' if last else '├─'} {title}")
         stem = "   " if last else "│  "
         lines += [
-            f"{stem}{'├─' if leaf_no < len(leaves) else '└─'} {leaf}"
+            f"{stem}{_branch(leaf, last=leaf_no == len(leaves))} {leaf}"
             for leaf_no, leaf in enumerate(leaves, 1)
         ]
     return lines
+
+
+def _branch(leaf: str, *, last: bool) -> str:
+    """A line that begins with a space goes on about the one before it."""
+    return "│ " if leaf.startswith(" ") else "└─" if last else "├─"
 
 
 def _value(edit: Edit) -> str:

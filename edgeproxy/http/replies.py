@@ -28,10 +28,12 @@ def problem(
     detail: str,
     fields: Iterable[Field] = (),
 ) -> Response:
-    """A refusal with `status`. `kind` is a bounded word (`rate-limited`), `detail` a sentence of ours.
+    """A refusal with `status`. `kind` is a bounded word (`rate-limited`) which also becomes the reason in
+    metrics and log, `detail` a sentence of ours.
 
     HTML when the client prefers it, else application/problem+json.
     """
+    ctx.reason = kind
     as_html = b"text/html" in (request.headers.get(b"accept") or b"")
     return render_problem(status, kind, detail, ctx.request_id, fields, as_html=as_html)
 

@@ -156,6 +156,8 @@ class AccessLog:
             parts.append(f',"variants":{_text(o.variants, cap)}')
         if o.policy:
             parts.append(f',"policy":{_text(o.policy, cap)},"reason":{_text(o.reason, cap)}')
+        if o.shadow:
+            parts.append(f',"shadow":{_text(o.shadow, cap)}')
         if o.origin:
             parts.append(
                 f',"origin":{_text(o.origin, cap)},"server":{_text(o.server, cap)}'

@@ -67,7 +67,17 @@ FAMILIES: dict[str, Family] = {
     ),
     "edgeproxy_response_bytes_total": _counter("Bytes of response bodies sent to clients.", "route"),
     "edgeproxy_policy_refusals_total": _counter(
-        "Requests answered by a policy instead of the cache or an origin.", "route", "policy", "reason"
+        "Requests answered by a policy instead of the cache or an origin; all others it let pass.",
+        "route",
+        "policy",
+        "reason",
+    ),
+    "edgeproxy_policy_shadow_total": _counter(
+        "Decisions of policies in shadow mode: allow, refuse or error. Nothing was done about them.",
+        "route",
+        "policy",
+        "decision",
+        "reason",
     ),
     "edgeproxy_policy_errors_total": _counter("Exceptions inside a policy.", "policy"),
     "edgeproxy_bad_requests_total": _counter("Requests refused by the door, before any route.", "reason"),

@@ -81,6 +81,20 @@ class RouteMeters:
             )
         counter.inc()
 
+    def decided(self, policy: str, decision: str, reason: str) -> None:
+        """Count what a policy in shadow mode would have done."""
+        word = f"{decision}/{reason}"
+        counter = self._refusals.get((policy, word))
+        if counter is None:
+            if len(self._refusals) >= MAX_REFUSALS and policy != OTHER:
+                self.decided(OTHER, decision, OTHER)
+                return
+            counter = self._refusals[policy, word] = self._slot.counter(
+                "edgeproxy_policy_shadow_total",
+                route=self.route, policy=policy, decision=decision.removeprefix("shadow-"), reason=reason,
+            )  # fmt: skip
+        counter.inc()
+
 
 class DoorMeters:
     """The cells of one process's doors: what happens before there is a route, and around it."""
@@ -212,6 +226,7 @@ class Outcome:
     variants: str = ""  # `checkout=fast pricing=b`
     policy: str = ""  # who answered instead of the cache, and its word for why
     reason: str = ""
+    shadow: str = ""  # `geo=geo-denied`: what policies in shadow mode would have refused for
     origin: str = ""
     server: str = ""
     retries: int = 0

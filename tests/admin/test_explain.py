@@ -81,7 +81,14 @@ def test_a_route_without_policies_says_so():
 def test_the_dict_is_json_with_the_same_keys_whatever_happened():
     full, refused = (json.loads(json.dumps(one.as_dict())) for one in (FULL, REFUSED))
     assert list(full) == list(refused)
-    assert full["policies"][1] == {"policy": "geo", "verdict": "allow", "why": "country NL"}
+    assert full["policies"][1] == {
+        "policy": "geo",
+        "mode": "enforce",
+        "verdict": "allow",
+        "why": "country NL",
+        "rule": None,
+        "values": {},
+    }
     assert full["to_origin"][2] == {"op": "remove", "name": "X-Debug", "value": ""}
     assert full["cache"] == {"result": "uri-miss", "key": FULL.key}
     assert (refused["answered"], refused["cache"], refused["origin"]) == (403, None, None)
@@ -101,3 +108,19 @@ def test_control_characters_never_reach_the_terminal():
     assert "\\x1b[2J\\n" in tree
     assert all(character.isprintable() or character == "\n" for character in tree)
     assert len(tree.splitlines()) == tree.count("\n") == 9
+
+
+def test_rule_and_values_stand_below_what_they_decided():
+    notes = (
+        Note("geo", Verdict.REFUSE, "KP may not come", "deny: [KP]", (("country", "KP"),), shadow=True),
+        Note("ab", Verdict.SKIP, "not asked", "method == POST"),
+        Note("headers", Verdict.ALLOW, "nothing to edit"),
+    )
+    told = Explanation("GET", "http://a.example/", "192.0.2.1", "", "all", notes=notes)
+    assert told.as_tree().splitlines()[4:9] == [
+        "   ├─ geo (shadow)  refuse  KP may not come",
+        "   │     rule deny: [KP]; country = KP",
+        "   ├─ ab            skip    not asked",
+        "   │     rule method == POST",
+        "   └─ headers       allow   nothing to edit",
+    ]

@@ -71,7 +71,7 @@ def test_minimal_yaml_gets_every_default() -> None:
 def test_policies_are_words_with_their_rules() -> None:
     config = load_config(FOLDER / "edge.yaml")
     steps = config.routes[0].policies
-    assert [word for word, _ in steps] == ["rate_limit", "geo", "jwt", "rate_limit", "ab", "headers"]
+    assert [word for word, *_ in steps] == ["rate_limit", "geo", "jwt", "rate_limit", "ab", "headers"]
     assert steps[0].rule == ("per_client",)
     assert isinstance(steps[2].rule, JwtRule)
     assert set(POLICIES) == {"geo", "jwt", "ab", "rate_limit", "headers", "use"}
