@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-FROM python:3.13-slim AS build
+FROM python:3.13-slim-trixie AS build
 WORKDIR /src
 RUN python -m venv /opt/venv
 COPY pyproject.toml README.md LICENSE ./
@@ -7,7 +7,7 @@ COPY edgeproxy ./edgeproxy
 COPY config ./config
 RUN /opt/venv/bin/pip install --no-cache-dir .
 
-FROM python:3.13-slim
+FROM python:3.13-slim-trixie
 LABEL org.opencontainers.image.title="edgeproxy" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin edge
