@@ -20,13 +20,22 @@ from edgeproxy.units import Address
 
 FOLDER = Path(__file__).parents[2] / "config"
 SHIPPED = sorted(path for path in FOLDER.glob("*.yaml"))
-OUTSIDE = ("EDGE_ID", "EDGE_WORKERS", "EDGE_ADMIN_TOKEN", "EDGE_GEO_DB")
+OUTSIDE = ("EDGE_WORKERS", "EDGE_GEO_DB")
+REQUIRED = {  # what compose.yaml cannot do without
+    "EDGE_ID": "edge-eu",
+    "EDGE_POP": "eu",
+    "EDGE_LATITUDE": "50.11",
+    "EDGE_LONGITUDE": "8.68",
+    "EDGE_ADMIN_TOKEN": "a-token-for-this-test",
+}
 
 
 @pytest.fixture(autouse=True)
 def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in OUTSIDE:
         monkeypatch.delenv(name, raising=False)
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
 
 
 def read(text: str) -> Config:
