@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from edgeproxy.config_reach import Reach
-from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, either, spelled, suggestion
+from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, either, plain, spelled, suggestion
 from edgeproxy.countries import check_place_name
 from edgeproxy.policies.condition import Condition, ConditionError, condition
 from edgeproxy.units import Address, parse_address
@@ -90,7 +90,8 @@ def _names(document: Document) -> Iterator[Problem]:
         known = _section(document.data.get(section))
         if name in known:
             continue
-        listed = f"one of {section}: {either(sorted(known)[:8])}" if known else f"an entry under {section}"
+        names = either(map(plain, sorted(known)[:8])) if known else ""
+        listed = f"one of {section}: {names}" if known else f"an entry under {section}"
         near = "" if document.is_secret(path) else suggestion(name, known)
         yield Problem(path, f"found {document.show(path)}, expected {listed}{near}")
 

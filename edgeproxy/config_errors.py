@@ -183,11 +183,12 @@ class _Explainer:
 
     def _unknown_key(self, fault: _Fault) -> str:
         key = str(fault.path[-1])
-        known = dict.fromkeys(
-            name for each in models_at(self._model, fault.path[:-1]) for name in key_names(each)
-        )
+        at = fault.path[:-1]
+        models = models_at(self._model, at) or models_at(self._model, (*at, 0))  # one that stands for a list
+        known = dict.fromkeys(name for each in models for name in key_names(each))
         near = suggestion(key, known)
-        return f"found an unknown key{near}" if near else f"found an unknown key, expected {either(known)}"
+        expected = f", expected {either(known)}" if known and not near else ""
+        return f"found an unknown key{near}{expected}"
 
     def _literal(self, fault: _Fault) -> str:
         choices = _literals(fault)

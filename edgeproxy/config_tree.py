@@ -122,9 +122,13 @@ def spelled(path: TreePath) -> str:
         if isinstance(step, int):
             text += f"[{step}]"
         else:
-            key = step if _PLAIN_KEY.fullmatch(step) else shown(step)
-            text += f".{key}" if text else key
+            text += f".{plain(step)}" if text else plain(step)
     return text
+
+
+def plain(key: str) -> str:
+    """A key as it is when it is ordinary, else as text in quotes: it may hold line ends."""
+    return key if _PLAIN_KEY.fullmatch(key) else shown(key)
 
 
 def shown(value: Tree) -> str:
