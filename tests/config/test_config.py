@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.cache.rule import CacheSection
@@ -179,6 +179,8 @@ def said_of(text: str) -> str:
 
 @settings(max_examples=150, deadline=None)
 @given(st.sampled_from(_places(_EDGE)[1:]), _VALUES)
+@example(("server", "listen"), {"0": None})
+@example(("rate_limits",), {"a\nb": {"rate": "1/s"}})
 def test_any_value_anywhere_is_taken_or_refused_at_a_line(path: tuple[str | int, ...], value: object) -> None:
     said = said_of(yaml.safe_dump(_replaced(_EDGE, path, value), allow_unicode=True))
     assert all(re.match(r"edge\.yaml:\d+: ", line) for line in said.splitlines())
