@@ -81,7 +81,7 @@ class Trip:
         self.report = Report(job.fetch.cause) if door is None else door.report
         self.report.origin = upstream.name
         self._key = upstream.key(job.visit.request, job.visit.client) if upstream.keyed else b""
-        self._again = False  # in a try that the retry budget has to know of
+        self._again = False  # in a second or third try
         self._avoid: tuple[int, ...] = ()  # servers that failed this request
         self.position = job.visit.edge.store.position
         self.connection: OriginConnection | None = None
@@ -169,11 +169,11 @@ class Trip:
         self.meters.failed(report.server, error.error)
         report.error = error.error
         report.waited = self._sender.clock() - self.job.ctx.now
-        self._settle_retry()
         connection, self.connection = self.connection, None
-        if connection is not None and not (reused and error.retry is Retry.IDEMPOTENT):
-            self.upstream.failed(connection.server, error)
+        if connection is not None:
             self._avoid += (connection.server.index,)
+            if not (reused and error.retry is Retry.IDEMPOTENT):  # closing what is idle is no failure
+                self.upstream.failed(connection.server, error)
         if (
             report.tries < TRIES
             and connection is not None
@@ -189,19 +189,16 @@ class Trip:
         self.over = True
         self._sender.failed(self, error)
 
-    def _settle_retry(self) -> None:
-        if self._again:
-            self._again = False
-            self.upstream.retried()
-
     def _may_retry(self, error: OriginError, *, reused: bool) -> bool:
         body = self.job.door.body if self.job.door is not None else None
         if body is not None or error.retry is Retry.NEVER:  # what was passed on of a body is gone
             return False
         if error.retry is Retry.ANY:
             return True
-        # a pooled connection that died at once was closed by the origin while it was idle
-        return reused and self.job.visit.request.method in IDEMPOTENT
+        # a pooled connection that died at once was closed by the origin while it was idle; where there are
+        # other servers one of them may be better
+        again = reused or len(self.upstream.servers) > 1
+        return again and error.retry is Retry.IDEMPOTENT and self.job.visit.request.method in IDEMPOTENT
 
     def abandon(self) -> None:
         """Nobody wants the answer, or the rest of it: close the connection."""
@@ -213,7 +210,6 @@ class Trip:
         elif self.connection is not None:
             self.connection.abandon()
         if not self.status:
-            self._settle_retry()
             self._sender.abandoned(self)
 
     # --- and back: the ResponseSink
@@ -232,7 +228,6 @@ class Trip:
         if self.connection is not None:
             # how slow the servers before it were is not its fault
             self.upstream.answered(self.connection.server, status, 0.0 if self._again else report.waited)
-        self._settle_retry()
         self._sender.answered(self, now)
 
     def on_data(self, data: bytes) -> None:
@@ -287,7 +282,9 @@ class Trip:
 
     def _finish(self, error: OriginError | None) -> None:
         self.over = True
-        self.connection = None  # it is the pool's again
+        connection, self.connection = self.connection, None  # it is the pool's again
+        if connection is not None and (error is not None or connection.server.standing.truncated):
+            self.upstream.ended(connection.server, error)
         door, target = self._door, self._target
         if door is not None:
             door.on_drain = door.on_gone = None

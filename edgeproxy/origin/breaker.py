@@ -5,9 +5,13 @@ Both keep a failing origin from being buried under the work of its own failures.
 
 from __future__ import annotations
 
+import math
+
+BURST = 50  # retries that may be saved up: as many as die with a server
+
 
 class Breaker:
-    """Opens after so many requests in a row without any answer, whichever server they went to.
+    """Opens after so many requests in a row without any answer, when every server had its share of them.
 
     While it is open requests are refused at once; once a period one of them may try. An answer closes
     it, a failure makes the period twice as long. Times are seconds of the caller's clock.
@@ -47,15 +51,16 @@ class Breaker:
         self._trying = True
         return True
 
-    def failed(self, now: float) -> None:
-        """A request got no answer."""
+    def failed(self, now: float, *, everywhere: bool) -> None:
+        """A request got no answer. `everywhere`: no server is left that may be well: the requests that
+        one server swallows fail together, and say nothing about the others."""
         self.streak += 1
         if self.is_open:
             if self._trying:
                 self._trying = False
                 self._period = min(2 * self._period, self._longest)
                 self.next_try = now + self._period
-        elif 0 < self._failures <= self.streak:
+        elif everywhere and 0 < self._failures <= self.streak:
             self.is_open = True
             self.opened += 1
             self.next_try = now + self._period
@@ -68,25 +73,31 @@ class Breaker:
 
 
 class RetryBudget:
-    """How many requests may be in their second try at once: a share of all that are under way."""
+    """How many requests may be tried again: a share of those that were asked for.
 
-    __slots__ = ("_least", "_share", "denied", "running")
+    Counted by rate, not by how many are under way at once: a failure is quick, and with few requests at a
+    time a floor on concurrent retries would let every second one be repeated.
+    """
 
-    def __init__(self, share: float, least: int) -> None:
-        """`least` of them may be, however little there is to do."""
+    __slots__ = ("_asked", "_at", "_credit", "_least", "_share", "denied")
+
+    def __init__(self, share: float, least: float) -> None:
+        """`least` of them may be in every second, however little there is to do."""
         self._share = share
         self._least = least
-        self.running = 0
+        self._credit = least
+        self._asked = 0
+        self._at = math.inf  # of the last look
         self.denied = 0  # how many were refused, ever
 
-    def take(self, active: int) -> bool:
-        """May one more be tried again, beside `active` requests under way? If so, call `done` later."""
-        if self.running < max(self._least, int(self._share * (active - self.running))):
-            self.running += 1
-            return True
-        self.denied += 1
-        return False
-
-    def done(self) -> None:
-        """A second try has its answer, or will never have one."""
-        self.running -= 1
+    def take(self, asked: int, now: float) -> bool:
+        """May one more be tried again, after `asked` requests in all?"""
+        credit = self._credit + self._share * (asked - self._asked)
+        credit += self._least * max(0.0, now - self._at)
+        self._asked, self._at = asked, now
+        self._credit = min(credit, self._least + BURST)
+        if self._credit < 1:
+            self.denied += 1
+            return False
+        self._credit -= 1
+        return True

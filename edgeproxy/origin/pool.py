@@ -89,11 +89,6 @@ class Pool:
         """How many requests are in the queue."""
         return len(self._waiters)
 
-    @property
-    def busy(self) -> int:
-        """How many requests hold a connection, wait for one, or have one opened."""
-        return self.open - sum([len(server.idle) for server in self._servers]) + len(self._waiters)
-
     def take(self, server: Server) -> OriginConnection | None:
         """The idle connection to `server` used last, or None."""
         idle = server.idle

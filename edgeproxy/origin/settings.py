@@ -141,12 +141,12 @@ class BreakerRule(Model):
 
 
 class RetryRule(Model):
-    """How many requests may be in a second try at once, so that retries do not bury an origin."""
+    """How many requests may be tried again, so that retries do not bury an origin."""
 
     share: float = Field(default=0.2, ge=0, le=1)
-    """Of the requests under way."""
+    """Of all requests."""
     least: int = Field(default=3, ge=0, le=10000)
-    """So many may be, however few are under way."""
+    """So many in every second, however few requests there are."""
 
 
 class Tls(Model):
@@ -207,7 +207,7 @@ class Origin(Model):
     breaker: BreakerRule = BreakerRule()
     """When the origin is not asked at all."""
     retry_budget: RetryRule = RetryRule()
-    """How many requests may be tried again at once."""
+    """How many requests may be tried again."""
     retries: int = Field(default=1, ge=0, le=16)
     """How many other servers are tried when one cannot be connected to."""
     allow_private: bool = False

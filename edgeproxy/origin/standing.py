@@ -1,6 +1,7 @@
 """What one worker has learnt about the servers of an origin, and who may be asked. Pure.
 
-Rule 1: a server that cannot be connected to is avoided for `HOLD_DOWN`: that is knowledge.
+Rule 1: a server that cannot be connected to is avoided for a moment, and tried again by one request at
+a time: that is knowledge, and others can be asked in its place.
 Rule 2: a server that answers badly several times in a row is ejected, each time for longer, but never
 more than the configured share of all: that is belief, and it may be the site that is broken.
 Rule 3: when too few are left everybody is asked again (panic): a wrong judgement must not take a
@@ -16,7 +17,8 @@ from edgeproxy.origin.balance import NONE_LEFT, Balance
 from edgeproxy.origin.servers import ServerEntry
 from edgeproxy.origin.settings import Ejection, Origin
 
-HOLD_DOWN = 1.0  # seconds a server that could not be connected to is avoided by this worker
+HOLD_DOWN = 1.0  # seconds a server that refused a connection is avoided by this worker
+HOLD_SILENT = 4.0  # the same for one that did not answer at all: trying it costs a client much time
 UNHEALTHY = 2  # what a health cell holds; see `health`
 SLOW_START_STEP = 0.1  # seconds between two weights of a server that starts slowly
 LEAST_WEIGHT = 0.1  # share of its weight that a server starts with
@@ -34,6 +36,7 @@ class Standing:
         "probation",
         "slow",
         "suspect_until",
+        "truncated",
         "well_since",
     )
 
@@ -42,6 +45,7 @@ class Standing:
         self.errors = 0  # 5xx in a row
         self.failures = 0  # requests without an answer, in a row
         self.slow = 0  # slow answers in a row
+        self.truncated = 0  # answers that broke off, in a row
         self.suspect_until = 0.0  # it could not be connected to; 0 when it is not suspected
         self.ejected_until = 0.0
         self.ejections = 0  # in close succession: each lasts twice as long as the one before
@@ -186,37 +190,56 @@ class Roster:
             return self._eject(server, rule, "slow", now)
         return ""
 
-    def failed(self, index: int, now: float, *, connecting: bool) -> str:
+    def unreachable(self, index: int, until: float) -> None:
+        """It could not be connected to: avoid it until then."""
+        server = self.servers[index]
+        server.marked = True
+        server.suspect_until = until
+        self._until = -math.inf
+
+    def truncated(self, index: int, now: float) -> str:
+        """An answer broke off. The reason, when the server is ejected for it."""
+        server = self.servers[index]
+        server.marked = True
+        server.truncated += 1
+        rule = self._ejection
+        if rule is not None and 0 < rule.failures <= server.truncated:
+            return self._eject(server, rule, "failures", now)
+        return ""
+
+    def completed(self, index: int) -> None:
+        """An answer came to its end."""
+        self.servers[index].truncated = 0
+
+    def failed(self, index: int, now: float) -> str:
         """No answer came. The reason, when the server is ejected for it."""
         server = self.servers[index]
         server.marked = True
         server.failures += 1
-        if connecting:
-            server.suspect_until = now + HOLD_DOWN
-            self._until = -math.inf
         rule = self._ejection
         if rule is not None and (server.probation or 0 < rule.failures <= server.failures):
             return self._eject(server, rule, "failures", now)
         return ""
 
     def trying(self, index: int, until: float) -> None:
-        """Somebody connects to a server that was suspected: nobody else should until it is known how it is,
-        at the latest at `until`."""
+        """Somebody asks a server that was suspected or ejected: nobody else should until it is known how it
+        is, at the latest at `until`."""
         server = self.servers[index]
-        if server.suspect_until:
+        if server.suspect_until or server.probation:
             server.suspect_until = until
             self._until = -math.inf
 
     def connected(self, index: int) -> None:
         """It could be connected to."""
         server = self.servers[index]
-        if server.suspect_until:
+        if server.suspect_until and not server.probation:
             server.suspect_until = 0.0
             self._until = -math.inf
 
     def _clear(self, server: Standing) -> None:
         server.errors = server.failures = server.slow = 0
-        server.probation = server.marked = False
+        server.probation = False
+        server.marked = server.truncated > 0
         if server.suspect_until:
             server.suspect_until = 0.0
             self._until = -math.inf
@@ -231,6 +254,7 @@ class Roster:
         server.ejections = max(0, server.ejections - int(calm / rule.time)) + 1
         server.ejected_until = now + min(rule.time * 2 ** (server.ejections - 1), rule.longest)
         server.errors = server.failures = server.slow = 0
+        server.suspect_until = 0.0
         server.probation = True
         self.ejected += 1
         self._until = -math.inf

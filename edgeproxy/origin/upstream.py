@@ -30,11 +30,12 @@ from edgeproxy.origin.dial import Dialer
 from edgeproxy.origin.pool import Pool, Server
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.settings import Origin
-from edgeproxy.origin.standing import Roster
+from edgeproxy.origin.standing import HOLD_DOWN, HOLD_SILENT, Roster
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.tls import client_context
 
 PATIENCE = 30.0  # seconds that closing waits for what is in flight
+_SILENT = frozenset({"connection_timeout", "dns_timeout"})
 _BLAMELESS = frozenset({"connection_limit_reached", "http_request_error"})  # we, or the client, did it
 
 
@@ -46,10 +47,12 @@ class Upstream:
     """
 
     __slots__ = (
+        "_asked",
         "_balance",
         "_breaker",
         "_cap",
         "_dial_time",
+        "_failing",
         "_key_of",
         "_ordered",
         "_pool",
@@ -58,6 +61,7 @@ class Upstream:
         "_slow_bound",
         "_sweeper",
         "_timeouts",
+        "_trial_time",
         "_way",
         "keyed",
         "location",
@@ -106,11 +110,14 @@ class Upstream:
         self._ordered = len(urls) > 1
         self._timeouts = origin.timeouts
         self._dial_time = origin.timeouts.connect
+        self._trial_time = origin.timeouts.connect + origin.timeouts.first_byte
+        self._failing: set[int] = set()  # servers that failed since the last answer of any
         self._retries = origin.retries
         self._cap = origin.max_connections_per_server or math.inf
         self._slow_bound = self._roster.slow_bound
         self._breaker = Breaker(origin.breaker.failures, origin.breaker.time, origin.breaker.longest)
         self.retry_budget = RetryBudget(origin.retry_budget.share, origin.retry_budget.least)
+        self._asked = 0  # requests, ever
         self.shed = 0  # requests refused because the breaker was open, ever
         self._sweeper = sweeper
         self._pool = Pool(origin, self.servers, sweeper, self._has_room)
@@ -179,14 +186,18 @@ class Upstream:
 
     def idle(self, key: bytes = b"") -> OriginConnection | None:
         """An open connection to the next server, or None: then `connect`."""
+        self._asked += 1
         if self._breaker.is_open:
             return None
         if not self._ordered:
             return self._pool.take(self.servers[0])
         chosen = self._roster.choose(self._sweeper.clock(), key)
-        connection = self._pool.take(self.servers[chosen])
+        server = self.servers[chosen]
+        connection = self._pool.take(server)
         if connection is not None:
             self._balance.took(chosen)
+            if server.standing.probation:
+                self._roster.trying(chosen, self._sweeper.clock() + self._trial_time)
         return connection
 
     async def connect(self, key: bytes = b"", avoid: Collection[int] = ()) -> OriginConnection:
@@ -219,14 +230,16 @@ class Upstream:
                 break
             tried.add(chosen)
             server = self.servers[chosen]
-            self._roster.trying(chosen, self._sweeper.clock() + self._dial_time)
+            trial = self._trial_time if server.standing.probation else self._dial_time
+            self._roster.trying(chosen, self._sweeper.clock() + trial)
             try:
                 return await self._open(server)
             except OriginError as error:
                 failure = error
+            hold = HOLD_SILENT if failure.error in _SILENT else HOLD_DOWN
             now = self._sweeper.clock()
-            self._breaker.failed(now)
-            self._roster.failed(chosen, now, connecting=True)
+            self._roster.unreachable(chosen, now + hold)
+            self._breaker.failed(now, everywhere=self._fails_everywhere(chosen, now))
         raise failure
 
     async def _open(self, server: Server) -> OriginConnection:
@@ -263,11 +276,17 @@ class Upstream:
 
     # --- what became of it
 
+    def _fails_everywhere(self, index: int, now: float) -> bool:
+        failing = self._failing
+        failing.add(index)
+        return all(each.index in failing or not self._roster.usable(each.index, now) for each in self.servers)
+
     def answered(self, server: Server, status: int, seconds: float) -> None:
         """The head of an answer came `seconds` after the request was sent."""
         breaker = self._breaker
         if breaker.streak or breaker.is_open:
             breaker.answered()
+            self._failing.clear()
         if status >= 500 or server.standing.marked or seconds >= self._slow_bound:
             self._roster.answered(server.index, status, seconds, self._sweeper.clock())
 
@@ -275,20 +294,24 @@ class Upstream:
         """A request on a connection of `server` got no answer. Failed `connect`s are known here already."""
         if error.error not in _BLAMELESS:
             now = self._sweeper.clock()
-            self._breaker.failed(now)
-            self._roster.failed(server.index, now, connecting=False)
+            self._breaker.failed(now, everywhere=self._fails_everywhere(server.index, now))
+            self._roster.failed(server.index, now)
+
+    def ended(self, server: Server, error: OriginError | None) -> None:
+        """What was answered came to its end, or broke off. Only worth a call for one of the two:
+        `error`, or `server.standing.truncated`."""
+        if error is None:
+            self._roster.completed(server.index)
+        elif error.error not in _BLAMELESS:
+            self._roster.truncated(server.index, self._sweeper.clock())
 
     def tend(self) -> None:
         """What is looked after once a second: whether names of servers have moved."""
         self._pool.tend()
 
     def may_retry(self) -> bool:
-        """Is there room for one more request in its second try? If so, say `retried` when that is over."""
-        return self.retry_budget.take(self._pool.busy)
-
-    def retried(self) -> None:
-        """A second try has its answer, or never will."""
-        self.retry_budget.done()
+        """Is there room in the retry budget for a request to be tried again?"""
+        return self.retry_budget.take(self._asked, self._sweeper.clock())
 
     def sticky_field(self, server: Server, key: bytes, *, secure: bool) -> Field | None:
         """The Set-Cookie that keeps a client with `server`; None when it has it, or there is no need."""

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.origin.breaker import Breaker, RetryBudget
+from edgeproxy.origin.breaker import BURST, Breaker, RetryBudget
 
 NOW = 1000.0
 
@@ -15,7 +14,7 @@ def opened(failures: int = 3) -> Breaker:
     breaker = Breaker(failures, time=1.0, longest=5.0)
     for _ in range(failures):
         assert breaker.admit(NOW)
-        breaker.failed(NOW)
+        breaker.failed(NOW, everywhere=True)
     return breaker
 
 
@@ -28,10 +27,19 @@ def test_it_opens_after_failures_in_a_row() -> None:
 def test_an_answer_between_them_keeps_it_closed() -> None:
     breaker = Breaker(3, 1.0, 5.0)
     for _ in range(10):
-        breaker.failed(NOW)
-        breaker.failed(NOW)
+        breaker.failed(NOW, everywhere=True)
+        breaker.failed(NOW, everywhere=True)
         breaker.answered()
     assert breaker.admit(NOW)
+
+
+def test_failures_of_one_server_do_not_open_it() -> None:
+    breaker = Breaker(3, 1.0, 5.0)
+    for _ in range(100):
+        breaker.failed(NOW, everywhere=False)
+    assert not breaker.is_open
+    breaker.failed(NOW, everywhere=True)
+    assert breaker.is_open
 
 
 def test_one_may_try_when_the_time_is_over() -> None:
@@ -48,14 +56,14 @@ def test_each_trial_that_fails_makes_the_wait_longer() -> None:
         waits.append(breaker.next_try - now)
         now = breaker.next_try
         assert breaker.admit(now)
-        breaker.failed(now)
+        breaker.failed(now, everywhere=True)
     assert waits == [1.0, 2.0, 4.0, 5.0, 5.0]
 
 
 def test_what_was_under_way_when_it_opened_does_not_make_the_wait_longer() -> None:
     breaker = opened()
     for _ in range(50):
-        breaker.failed(NOW + 0.5)
+        breaker.failed(NOW + 0.5, everywhere=True)
     assert breaker.next_try == NOW + 1
 
 
@@ -63,10 +71,10 @@ def test_after_it_closed_the_first_wait_is_short_again() -> None:
     breaker = opened()
     for now in (NOW + 1, NOW + 3):
         assert breaker.admit(now)
-        breaker.failed(now)
+        breaker.failed(now, everywhere=True)
     breaker.answered()
     for _ in range(3):
-        breaker.failed(NOW + 20)
+        breaker.failed(NOW + 20, everywhere=True)
     assert breaker.next_try == NOW + 21
 
 
@@ -80,29 +88,42 @@ def test_a_trial_that_never_ends_does_not_keep_it_open() -> None:
 def test_none_means_never() -> None:
     breaker = Breaker(0, 1.0, 5.0)
     for _ in range(1000):
-        breaker.failed(NOW)
+        breaker.failed(NOW, everywhere=True)
     assert breaker.admit(NOW)
 
 
-@pytest.mark.parametrize(("active", "allowed"), [(1, 3), (15, 3), (100, 16), (0, 3)])
-def test_a_share_of_what_is_under_way_may_try_again(active: int, allowed: int) -> None:
-    """Those that try again are themselves under way: 16 of 100 are 20 % of the other 84."""
-    budget = RetryBudget(0.2, 3)
-    taken = 0
-    while budget.take(active):
-        taken += 1
-    assert (taken, budget.running, budget.denied) == (allowed, allowed, 1)
-    budget.done()
-    assert budget.take(active)
+def taken(budget: RetryBudget, asked: int, now: float) -> int:
+    count = 0
+    while budget.take(asked, now):
+        count += 1
+    return count
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 500)), max_size=200))
-def test_never_more_than_the_share_or_the_least(steps: list[tuple[bool, int]]) -> None:
+def test_a_share_of_all_requests_may_be_tried_again() -> None:
     budget = RetryBudget(0.2, 3)
-    for start, active in steps:
-        if not start and budget.running:
-            budget.done()
-        elif start:
-            before = budget.running
-            if budget.take(active):
-                assert budget.running <= max(3, 0.2 * (active - before))
+    assert taken(budget, 0, NOW) == 3
+    assert taken(budget, 100, NOW) == 20
+    assert taken(budget, 100, NOW) == 0
+    assert budget.denied == 3
+
+
+def test_a_few_may_be_in_every_second() -> None:
+    budget = RetryBudget(0.2, 3)
+    taken(budget, 0, NOW)
+    assert [taken(budget, 0, NOW + second) for second in (1, 2, 3)] == [3, 3, 3]
+
+
+def test_no_more_is_saved_up_than_die_with_a_server() -> None:
+    budget = RetryBudget(0.2, 3)
+    budget.take(0, NOW)
+    assert taken(budget, 10_000_000, NOW + 10_000) == 3 + BURST
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 0.01)), min_size=1, max_size=300))
+def test_retries_never_exceed_share_and_floor(steps: list[tuple[int, float]]) -> None:
+    budget = RetryBudget(0.2, 3)
+    asked, now, retried = 0, NOW, 0
+    for requests, passed in steps:
+        asked, now = asked + requests, now + passed
+        retried += sum(budget.take(asked, now) for _ in range(requests))
+        assert retried <= 0.2 * asked + 3 * (now - NOW) + 3 + 1e-6

@@ -43,7 +43,7 @@ def test_everybody_is_asked_at_first() -> None:
 
 def test_a_server_that_cannot_be_connected_to_is_avoided_for_a_moment() -> None:
     made = roster()
-    made.failed(1, NOW, connecting=True)
+    made.unreachable(1, NOW + HOLD_DOWN)
     assert asked(made, NOW) == {0, 2, 3}
     assert asked(made, NOW + HOLD_DOWN - 0.01) == {0, 2, 3}
     assert asked(made, NOW + HOLD_DOWN) == {0, 1, 2, 3}
@@ -51,13 +51,45 @@ def test_a_server_that_cannot_be_connected_to_is_avoided_for_a_moment() -> None:
 
 def test_only_one_tries_a_suspected_server_when_its_time_is_over() -> None:
     made = roster()
-    made.failed(1, NOW, connecting=True)
+    made.unreachable(1, NOW + HOLD_DOWN)
     later = NOW + HOLD_DOWN
     assert 1 in asked(made, later)
     made.trying(1, later + 3)
     assert asked(made, later) == {0, 2, 3}
     made.connected(1)
     assert asked(made, later) == {0, 1, 2, 3}
+
+
+def test_only_one_tries_a_server_that_comes_back_from_an_ejection() -> None:
+    made = roster(ejection={"failures": 3, "time": "10s"})
+    for _ in range(3):
+        hear(made, 1, "-")
+    back = NOW + 10
+    assert 1 in asked(made, back)
+    made.trying(1, back + 15)
+    made.connected(1)  # that alone is no answer
+    assert asked(made, back) == {0, 2, 3}
+    hear(made, 1, "200", back)
+    assert asked(made, back) == {0, 1, 2, 3}
+
+
+def test_answers_that_break_off_in_a_row_eject_a_server() -> None:
+    made = roster(ejection={"failures": 3})
+    for expected in ["", "", "failures"]:
+        hear(made, 1, "200")  # its heads are good
+        assert made.truncated(1, NOW) == expected
+    assert asked(made, NOW) == {0, 2, 3}
+
+
+def test_an_answer_that_is_whole_forgives_those_that_broke_off() -> None:
+    made = roster(ejection={"failures": 2})
+    for _ in range(5):
+        assert made.truncated(1, NOW) == ""
+        hear(made, 1, "200")
+        assert made.servers[1].truncated  # so that the end is looked at
+        made.completed(1)
+        hear(made, 1, "200")
+        assert not made.servers[1].marked
 
 
 def test_nobody_waits_for_a_server_that_was_not_suspected() -> None:
@@ -81,7 +113,7 @@ def test_bad_answers_in_a_row_eject_a_server(bad: str, reason: str) -> None:
 
 def hear(made: Roster, index: int, word: str, now: float = NOW) -> str:
     if word == "-":
-        return made.failed(index, now, connecting=False)
+        return made.failed(index, now)
     return made.answered(index, 200 if word == "slow" else int(word), 2.0 if word == "slow" else 0.01, now)
 
 
@@ -175,10 +207,10 @@ def test_when_too_few_are_well_all_are_asked(
 
 def test_in_panic_those_that_refuse_connections_are_still_left_out() -> None:
     made = roster(health=bytearray([2, 2, 2, 2]))
-    made.failed(1, NOW, connecting=True)
+    made.unreachable(1, NOW + HOLD_DOWN)
     assert asked(made, NOW) == {0, 2, 3}
     for index in (0, 2, 3):
-        made.failed(index, NOW, connecting=True)
+        made.unreachable(index, NOW + HOLD_DOWN)
     assert asked(made, NOW) == {0, 1, 2, 3}
 
 
@@ -237,7 +269,7 @@ def test_all_start_at_once_without_a_slow_start() -> None:
 EVENTS = st.lists(
     st.tuples(
         st.integers(0, 2),
-        st.sampled_from(["200", "500", "-", "connect", "trying", "connected", "ill", "well"]),
+        st.sampled_from(["200", "500", "-", "cut", "connect", "trying", "connected", "ill", "well"]),
         st.floats(0, 30),
     ),
     max_size=60,
@@ -256,7 +288,9 @@ def test_whatever_happens_somebody_is_asked_and_the_share_is_kept(
         if word in ("ill", "well"):
             cells[index] = 2 if word == "ill" else 1
         elif word == "connect":
-            made.failed(index, now, connecting=True)
+            made.unreachable(index, now + HOLD_DOWN)
+        elif word == "cut":
+            made.truncated(index, now)
         elif word == "trying":
             made.trying(index, now + 3)
         elif word == "connected":

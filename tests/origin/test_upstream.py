@@ -111,8 +111,37 @@ async def test_a_dead_server_costs_one_request_one_look(refusing: str) -> None:
     async with ScriptedOrigin(always(OK)) as origin, upstream(refusing, origin.url, clock=clock) as made:
         for _ in range(20):
             assert await told(made) == "200"
-        assert made.roster.servers[0].failures == 1
-        assert made.roster.servers[1].failures == 0
+        assert [bool(each.suspect_until) for each in made.roster.servers] == [True, False]
+
+
+async def test_a_server_that_swallows_requests_does_not_close_the_others() -> None:
+    """They were sent together, so they fail together: a row of failures with no answer between them."""
+    async with (
+        ScriptedOrigin(silence) as hung,
+        ScriptedOrigin(always(OK)) as good,
+        upstream(hung.url, good.url, breaker={"failures": 5}) as made,
+    ):
+        for _ in range(30):
+            made.failed(made.servers[0], origin_error("http_response_timeout"))
+        assert made.healthy()
+        assert await told(made) == "200"
+        for _ in range(5):
+            for server in made.servers:
+                made.failed(server, origin_error("http_response_timeout"))
+        assert not made.healthy()
+
+
+async def test_answers_that_break_off_count_against_a_server() -> None:
+    async with upstream("http://127.0.0.1:1", "http://127.0.0.1:2", ejection={"failures": 2}) as made:
+        server = made.servers[0]
+        for _ in range(2):
+            made.answered(server, 200, 0.01)
+            made.ended(server, origin_error("http_response_incomplete"))
+        assert made.ejected(0)
+        made.ended(made.servers[1], origin_error("http_response_incomplete"))
+        assert made.servers[1].standing.truncated == 1
+        made.ended(made.servers[1], None)
+        assert made.servers[1].standing.truncated == 0
 
 
 async def test_a_server_that_is_full_is_passed_over_and_all_full_ones_are_waited_for() -> None:
@@ -180,15 +209,16 @@ async def test_closing_does_not_wait_for_ever() -> None:
         assert made.open == 0
 
 
-async def test_retries_are_bounded_by_what_is_under_way() -> None:
-    async with ScriptedOrigin(silence) as origin, upstream(origin.url, retry_budget={"least": 1}) as made:
-        assert made.may_retry()
-        assert not made.may_retry()
-        made.retried()
+async def test_retries_are_bounded_by_what_was_asked() -> None:
+    clock = SetClock()
+    async with upstream("http://127.0.0.1:1", clock=clock, retry_budget={"least": 1}) as made:
+        assert [made.may_retry() for _ in range(2)] == [True, False]
         for _ in range(11):
-            await start(made)
+            made.idle()
         assert [made.may_retry() for _ in range(3)] == [True, True, False]
         assert made.retry_budget.denied == 2
+        clock.now += 1
+        assert made.may_retry()
 
 
 async def test_requests_of_one_key_go_to_one_server() -> None:
