@@ -23,6 +23,7 @@ async def test_what_the_workers_believe_is_added_up() -> None:
     ):
         for made in (one, two):
             made.failed(made.servers[0], origin_error("http_response_timeout"))
+        two.failed(two.servers[1], origin_error("http_response_timeout"))
         with pytest.raises(OriginError, match="destination_unavailable"):
             await two.connect()
         publish_upstream(cells.slot(0), one)
