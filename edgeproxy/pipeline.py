@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeproxy.cache.key import primary_key
@@ -15,6 +16,7 @@ from edgeproxy.cache.key import without_parameters as without_query
 from edgeproxy.cache.lookup import lookup
 from edgeproxy.context import Context, Policy, Verdict
 from edgeproxy.decision import Cause, Decision, Fetch, Serve
+from edgeproxy.http.last_hop import LIMITED, LastHop, max_forwards
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.http.target import without_parameters
@@ -133,6 +135,8 @@ class RouteTable:
                         if methods is None
                         else request.method in methods
                     ):
+                        if request.method in LIMITED and max_forwards(request.method, request.headers) == 0:
+                            return _ending_here(route, methods)
                         return route
                     allowed |= USUAL if methods is None else methods
                     break
@@ -153,6 +157,12 @@ class RouteTable:
         if len(self._by_host) < 4096:  # a stranger's random hosts must not grow it
             self._by_host[host] = rows
         return rows
+
+
+def _ending_here(route: Route, methods: frozenset[bytes] | None) -> Route:
+    """The route of a request that must not be forwarded: its policies, then an answer of our own."""
+    last = LastHop(USUAL if methods is None else methods)
+    return replace(route, policies=(*route.policies, last), steps=(*route.steps, last.__call__))
 
 
 def _host_matches(pattern: str, host: str) -> bool:

@@ -27,6 +27,10 @@ routes:
   - {{name: auth, match: {{path: /auth}}, policies: [{{jwt: {{provider: p}}}}], origin: main}}
   - {{name: dead, match: {{path: /dead}}, origin: dead}}
   - {{name: small, match: {{path: /small}}, cache: false, body_size: 10B, origin: main}}
+  - name: traced
+    match: {{path: /traced, methods: [GET, OPTIONS, TRACE]}}
+    policies: [{{rate_limit: few}}]
+    origin: main
   - {{name: posts, match: {{path: /posts, methods: [POST]}}, cache: false, origin: main}}
   - name: rest
     match: {{host: example.com, path: ["/a/**", "/b"]}}
@@ -277,6 +281,40 @@ async def test_refusals(stage: Stage) -> None:
     assert len(origin.heads) == 2
     page = await edge.ask("/nowhere", "Accept: text/html")
     assert page["content-type"] == "text/html; charset=utf-8"
+
+
+async def test_a_request_that_may_travel_no_further_is_answered_here(stage: Stage) -> None:
+    edge, origin = await stage(always(reply()))
+    options = await edge.ask("/a", "Max-Forwards: 0", method="OPTIONS")
+    assert (options.status, options.body) == (200, b"")
+    assert options["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+    trace = await edge.ask("/traced?q", "max-forwards: 0", "Cookie: a=b", "X-One: 1", method="TRACE")
+    assert (trace.status, trace["content-type"]) == (200, "message/http")
+    assert trace.body.startswith(b"TRACE /traced?q HTTP/1.1\r\n")
+    assert trace.body.endswith(b"\r\n\r\n")
+    lines = trace.body.lower().splitlines()
+    assert {b"host: example.com", b"max-forwards: 0", b"x-one: 1"} <= set(lines)
+    assert b"cookie" not in trace.body.lower()
+    assert origin.heads == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "hops", "status"),
+    [("TRACE", "/a", "0", 405), ("OPTIONS", "/nowhere", "0", 404), ("GET", "/a", "0", 200)],
+)
+async def test_max_forwards_opens_no_door(
+    stage: Stage, method: str, path: str, hops: str, status: int
+) -> None:
+    edge, _ = await stage(always(reply()))
+    assert (await edge.ask(path, f"Max-Forwards: {hops}", method=method)).status == status
+
+
+async def test_the_last_hop_answers_after_the_policies_of_the_route(stage: Stage) -> None:
+    edge, origin = await stage(always(reply()))
+    statuses = [(await edge.ask("/traced", "Max-Forwards: 0", method="OPTIONS")).status for _ in range(3)]
+    assert statuses == [200, 200, 429]
+    assert (await edge.ask("/a", "Max-Forwards: 1", method="OPTIONS")).body == b"hello"
+    assert b"max-forwards: 0" in origin.heads[0].lower()
 
 
 async def test_posts_invalidate(stage: Stage) -> None:

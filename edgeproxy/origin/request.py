@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from edgeproxy.context import Edit, Op
 from edgeproxy.errors import origin_error
+from edgeproxy.http.last_hop import LIMITED, max_forwards
 from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.http.wire import apply_edits
 from edgeproxy.record import record
@@ -67,7 +68,6 @@ FILLING = CONDITIONAL | {b"range"}  # not sent when the whole response is wanted
 
 _USUAL_CONNECTION = frozenset([b"keep-alive", b"close", b"Keep-Alive", b"Close"])
 _WITH_CONTENT = frozenset([b"POST", b"PUT", b"PATCH"])  # a body is expected: say when there is none
-_LIMITED = frozenset([b"OPTIONS", b"TRACE"])  # methods that heed Max-Forwards, RFC 9110 §7.6.2
 _NOTHING: frozenset[bytes] = frozenset()
 # Lower case, and `.` like `_` read as `-`: some origins do not tell X_User, X.User and X-User apart.
 _ALIAS = bytes(ord("-") if chr(byte) in "._" else byte for byte in bytes(range(256)).lower())
@@ -115,7 +115,7 @@ def request_head(
     connection = index.get(b"connection")
     if connection is not None and connection not in _USUAL_CONNECTION:
         drop = drop.union(nominated(connection.translate(_ALIAS)))
-    if request.method in _LIMITED and b"max-forwards" in index:
+    if request.method in LIMITED and b"max-forwards" in index:
         extra = [*extra, *_one_hop_less(request)]
         drop = drop | {b"max-forwards"}
     ours: Sequence[Field] = extra
@@ -208,14 +208,6 @@ def is_loop(headers: Headers, edge_id: bytes) -> bool:
     if loop is not None and edge_id in loop:
         return any(hop.partition(b";")[0].strip() == edge_id for hop in loop.split(b","))
     return False
-
-
-def max_forwards(method: bytes, headers: Headers) -> int | None:
-    """How many hops an OPTIONS or TRACE may still take; 0 means answer it here. None: no limit."""
-    if method not in _LIMITED:
-        return None
-    value = headers.get(b"max-forwards")
-    return int(value) if value is not None and value.isdigit() and len(value) <= 9 else None
 
 
 def _one_hop_less(request: Request) -> list[Field]:

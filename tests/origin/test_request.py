@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.context import Edit, Op
 from edgeproxy.errors import OriginError
+from edgeproxy.http.last_hop import max_forwards
 from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.origin.request import (
     CONDITIONAL,
@@ -16,7 +17,6 @@ from edgeproxy.origin.request import (
     HOP_BY_HOP,
     forwarding,
     is_loop,
-    max_forwards,
     request_head,
     response_fields,
     trailer_fields,
