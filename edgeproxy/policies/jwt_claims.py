@@ -14,6 +14,7 @@ from edgeproxy.record import record
 Claims = Mapping[str, object]
 Scalar = bool | int | float | str
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_LAST_DATE = 253_402_300_799  # the end of the year 9999; beyond are milliseconds, and tricks
 _USUAL_TYPES = frozenset({"", "jwt", "at+jwt"})  # a logout token or a DPoP proof is no access token
 
 
@@ -145,9 +146,9 @@ def _date(claims: Claims, name: str) -> float | None:
     if name not in claims:
         return None
     value = claims[name]
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, int | float) and not isinstance(value, bool) and value <= _LAST_DATE:
         return value
-    raise ValueError(f"{name} is no number")
+    raise ValueError(f"{name} is no date")
 
 
 def _typed(value: Scalar) -> tuple[bool, Scalar]:

@@ -4,7 +4,8 @@ Rule 1: a key is bound to exactly one algorithm (RFC 8725 §3.1), by its `alg`, 
 the provider's list leaves one choice.
 Rule 2: a key that is weak, private, or meant for something else is no key.
 Rule 3: one set is of one family. Keys that share a `kid` are all dropped; a secret beside public
-keys refuses the whole set. Everything else that is wrong costs only the key it is wrong with.
+keys refuses the whole set, whatever else is wrong with either. Everything else that is wrong costs
+only the key it is wrong with.
 """
 
 from __future__ import annotations
@@ -29,7 +30,14 @@ _CURVES: dict[str, tuple[ec.EllipticCurve, int]] = {
     "P-384": (ec.SECP384R1(), 48),
     "P-521": (ec.SECP521R1(), 66),
 }
+_KINDS = frozenset({"oct", "RSA", "EC", "OKP"})
 _PRIVATE_MEMBERS = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth"})
+_SIGNING = frozenset({"sign", "verify"})
+_UNREGISTERED = {("ES521", "P-521"): "ES512"}  # how some issuers name the only algorithm of P-521
+_ED25519_PRIME = 2**255 - 19
+# y of the points whose order divides 8: with such a key one signature fits many messages.
+_ED25519_EIGHTH = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_ED25519_SMALL = frozenset({0, 1, _ED25519_PRIME - 1, _ED25519_EIGHTH, _ED25519_PRIME - _ED25519_EIGHTH})
 _RSA_BITS = range(2048, 8193)  # RFC 7518 §3.3; above, one verification takes milliseconds
 
 OTHER_PURPOSE = frozenset({"use", "key_ops", "algorithm", "kty"})
@@ -56,7 +64,13 @@ def load_set(document: bytes, algorithms: Collection[str]) -> KeySet:
 
 
 def load_keys(members: Iterable[object], algorithms: Collection[str]) -> KeySet:
-    """The usable keys among some JWKs; the others are named in `skipped`."""
+    """The usable keys among some JWKs; the others are named in `skipped`.
+
+    KeyRefusedError when secrets and public keys are mixed, or no key is left.
+    """
+    members = list(members)
+    if len({kty == "oct" for kty in map(_kty, members) if kty in _KINDS}) > 1:
+        raise KeyRefusedError("mixed", "secrets and public keys in one set")
     keys: list[Key] = []
     skipped: list[tuple[str, str]] = []
     named: Counter[str] = Counter()
@@ -69,8 +83,6 @@ def load_keys(members: Iterable[object], algorithms: Collection[str]) -> KeySet:
             if refused.reason in OTHER_PURPOSE:
                 continue
         named[label] += 1  # a broken twin counts: nobody can say which of the two was meant
-    if any(key.alg in SYMMETRIC for key in keys) and any(key.alg not in SYMMETRIC for key in keys):
-        raise KeyRefusedError("mixed", "secrets and public keys in one set")
     taken: list[Key] = []
     for key in keys:
         if key.kid is not None and named[key.kid] > 1:
@@ -97,9 +109,12 @@ def load_jwk(jwk: object, allowed: Collection[str], preferred: Collection[str] =
     kid, alg = members.get("kid"), members.get("alg")
     if not (kid is None or isinstance(kid, str)) or not (alg is None or isinstance(alg, str)):
         raise KeyRefusedError("garbage", "`kid` and `alg` are strings")
+    if None in members.values():
+        raise KeyRefusedError("garbage", "a member that is null says nothing: leave it out")
     _check_purpose(members)
     if alg is not None:
-        allowed = [name for name in allowed if name == canonical_algorithm(alg)]
+        alg = _UNREGISTERED.get((alg, str(members.get("crv"))), canonical_algorithm(alg))
+        allowed = [name for name in allowed if name == alg]
     match members.get("kty"):
         case "oct":
             return _secret_key(_octets(members, "k"), kid, allowed, preferred)
@@ -139,12 +154,21 @@ def _label(member: object, position: int) -> str:
     return kid if isinstance(kid, str) else f"#{position}"
 
 
+def _kty(member: object) -> str:
+    kty = cast("Mapping[str, object]", member).get("kty") if isinstance(member, Mapping) else None
+    return kty if isinstance(kty, str) else ""
+
+
 def _check_purpose(members: Mapping[str, object]) -> None:
     if members.get("use", "sig") != "sig":
         raise KeyRefusedError("use", "`use` is not sig")
     operations = members.get("key_ops", ["verify"])
     if not isinstance(operations, list) or "verify" not in operations:
         raise KeyRefusedError("key_ops", "`key_ops` has no verify")
+    named = cast("list[object]", operations)
+    # RFC 7517 §4.3: no operation twice, and no key for unrelated purposes.
+    if any(operation not in _SIGNING for operation in named) or named.count("verify") > 1:
+        raise KeyRefusedError("key_ops", "`key_ops` is for more than signatures, or names one twice")
 
 
 def _octets(members: Mapping[str, object], name: str) -> bytes:
@@ -209,12 +233,17 @@ def _ec_key(members: Mapping[str, object]) -> ec.EllipticCurvePublicKey:
 def _okp_key(members: Mapping[str, object]) -> Ed25519PublicKey:
     if members.get("crv") != "Ed25519":
         raise KeyRefusedError("curve", "`crv` is not Ed25519")
+    encoded = _octets(members, "x")
     try:
-        return Ed25519PublicKey.from_public_bytes(_octets(members, "x"))
-    except KeyRefusedError:
-        raise
+        return Ed25519PublicKey.from_public_bytes(encoded)
     except ValueError:
         raise KeyRefusedError("point", "`x` is no Ed25519 public key") from None
+
+
+def _is_weak_ed25519(key: Ed25519PublicKey) -> bool:
+    """Whether its point has a small order or a second spelling (RFC 8032 §5.1.3)."""
+    y = int.from_bytes(key.public_bytes_raw(), "little") & (2**255 - 1)
+    return y >= _ED25519_PRIME or y in _ED25519_SMALL
 
 
 def _bind(
@@ -230,6 +259,8 @@ def _bind(
             raise KeyRefusedError("weak", "the modulus was made by the broken generator of CVE-2017-15361")
         fitting: Collection[str] = _RSA
     elif isinstance(material, Ed25519PublicKey):
+        if _is_weak_ed25519(material):
+            raise KeyRefusedError("weak", "the point of this key is one that many signatures fit")
         fitting = ("Ed25519",)
     else:
         fitting = (_EC_ALGORITHM.get(material.curve.name, ""),)

@@ -19,6 +19,7 @@ from edgeproxy.policies.jwt_token import decode_base64url
 from tests.policies.jwt_tokens import SECRET, b64, jwk, pem, private_key, provider, rsa_of, sign
 
 RSA, EC, ED = private_key("RS256"), private_key("ES256"), private_key("Ed25519")
+EIGHTH = 2**255 - 19 - 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
 K32 = b64(SECRET.encode()[:32]).decode()
 
 
@@ -51,7 +52,17 @@ def test_each_algorithm_verifies_its_own_signature_and_no_other(alg: str) -> Non
         (lambda: oct_key(alg="HS256", use="enc"), "use"),
         (lambda: jwk(RSA, alg="RS256", key_ops=["sign"]), "key_ops"),
         (lambda: jwk(RSA, alg="RS256", key_ops="verify"), "key_ops"),
+        (lambda: jwk(RSA, alg="RS256", key_ops=["verify", "verify"]), "key_ops"),
+        (lambda: jwk(RSA, alg="RS256", key_ops=["verify", "encrypt"]), "key_ops"),
+        (lambda: jwk(RSA, alg="RS256", key_ops=["verify", "wrapKey"]), "key_ops"),
+        (lambda: jwk(RSA, alg="RS256", key_ops=["verify", 1]), "key_ops"),
+        (lambda: jwk(RSA, alg="RS256", use="sig", key_ops=["sign"]), "key_ops"),
+        (lambda: jwk(RSA, alg="RS256", use="SIG"), "use"),
+        (lambda: jwk(RSA, alg="RS256", use=["sig"]), "use"),
         (lambda: jwk(RSA, alg="RSA-OAEP"), "algorithm"),
+        (lambda: jwk(RSA, alg="none"), "algorithm"),
+        (lambda: jwk(RSA, alg="rs256"), "algorithm"),
+        (lambda: jwk(RSA, alg="ES521"), "algorithm"),
         (lambda: jwk(EC, alg="ES521"), "algorithm"),
         (lambda: jwk(EC, alg="RS256"), "algorithm"),
         (lambda: jwk(EC, alg="ES384"), "algorithm"),
@@ -63,7 +74,11 @@ def test_each_algorithm_verifies_its_own_signature_and_no_other(alg: str) -> Non
         (lambda: oct_key(alg="HS384"), "short"),
         (lambda: oct_key(alg="HS256", k=""), "short"),
         (lambda: oct_key(alg="HS256", k=K32 + "="), "encoding"),
-        (lambda: oct_key(alg="HS256", k=None), "encoding"),
+        (lambda: oct_key(alg="HS256", k=None), "garbage"),
+        (lambda: oct_key(alg="HS256", use=None), "garbage"),
+        (lambda: {"kty": "oct", "alg": "HS256"}, "encoding"),
+        (lambda: oct_key(alg="HS256", k=K32 + "\n"), "encoding"),
+        (lambda: oct_key(alg="HS256", k=K32[:-1] + "-/"), "encoding"),
         (lambda: oct_key(alg="HS256", k=b64(pem(RSA).encode()).decode()), "public"),
         (lambda: jwk(rsa_of(1024), alg="RS256"), "short"),
         (lambda: jwk(RSA, alg="RS256", e="AQ"), "exponent"),
@@ -78,6 +93,12 @@ def test_each_algorithm_verifies_its_own_signature_and_no_other(alg: str) -> Non
         (lambda: jwk(EC, x=b64(bytes(32)).decode()), "point"),
         (lambda: jwk(EC, y=b64(bytes(31)).decode()), "point"),
         (lambda: jwk(ED, crv="Ed448"), "curve"),
+        (lambda: jwk(ED, crv="X25519"), "curve"),
+        (lambda: jwk(ED, alg="ES256"), "algorithm"),
+        *(
+            (lambda y=y: jwk(ED, x=b64(y.to_bytes(32, "little")).decode()), "weak")
+            for y in (0, 1, 2**255 - 20, 2**255 - 19, 2**255 - 18, EIGHTH, 2**255 | 1, 2**255 - 1)
+        ),
         (lambda: jwk(ED, x=b64(bytes(31)).decode()), "point"),
         (lambda: jwk(EC, kid=7), "garbage"),
         (lambda: jwk(EC, alg=["ES256"]), "garbage"),
@@ -91,6 +112,30 @@ def test_a_key_that_is_weak_or_for_something_else_is_no_key(made: object, reason
         load_jwk(made(), ALGORITHMS)  # type: ignore[operator]
     assert refused.value.reason == reason
     assert K32 not in str(refused.value)
+
+
+@pytest.mark.parametrize("spelling", ["ES512", "ES521"])
+def test_the_unregistered_name_of_es512_is_read_on_its_only_curve(spelling: str) -> None:
+    private = private_key("ES512")
+    key = load_jwk(jwk(private, alg=spelling), ALGORITHMS)
+    assert key.alg == "ES512"
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        {"kty": "oct", "k": K32},
+        {"kty": "oct", "k": K32, "alg": "HS256", "use": "enc"},
+        {"kty": "oct", "k": "", "alg": "HS256"},
+        {"kty": "oct"},
+    ],
+    ids=["no alg", "other use", "empty", "no secret"],
+)
+def test_a_secret_of_any_kind_beside_a_public_key_refuses_the_set(secret: dict[str, object]) -> None:
+    for members in ([secret, jwk(EC, kid="a")], [jwk(EC, kid="a"), secret]):
+        with pytest.raises(KeyRefusedError) as refused:
+            load_keys(members, ALGORITHMS)
+        assert refused.value.reason == "mixed"
 
 
 def test_a_modulus_of_the_broken_generator_is_refused(data_dir: Path) -> None:
