@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from math import inf
-from typing import cast
+from typing import Annotated, cast
+
+from pydantic import Field, model_validator
 
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_token import Reason
 from edgeproxy.record import record
+from edgeproxy.units import Model
 
 Claims = Mapping[str, object]
 Scalar = bool | int | float | str
+Values = Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=256)]
+_SCOPE_WORD = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LAST_DATE = 253_402_300_799  # the end of the year 9999; beyond are milliseconds, and tricks
 _USUAL_TYPES = frozenset({"", "jwt", "at+jwt"})  # a logout token or a DPoP proof is no access token
@@ -29,10 +34,22 @@ class Window:
 class Profile:
     """What one provider's tokens must say."""
 
-    __slots__ = ("_audiences", "_issuer", "_leeway", "_max_lifetime", "_require_exp", "_types")
+    __slots__ = (
+        "_audiences",
+        "_leeway",
+        "_max_lifetime",
+        "_prefixes",
+        "_require_exp",
+        "_subjects",
+        "_types",
+        "issuer",
+    )
 
     def __init__(self, provider: JwtProvider) -> None:
-        self._issuer = provider.issuer
+        self.issuer = provider.issuer
+        exact = [name for name in provider.subjects or () if not name.endswith("*")]
+        self._subjects = None if provider.subjects is None else frozenset(exact)
+        self._prefixes = tuple(name[:-1] for name in provider.subjects or () if name.endswith("*"))
         self._audiences = provider.audiences
         self._types = _USUAL_TYPES if provider.typ is None else frozenset({_media_type(provider.typ)})
         self._leeway = provider.leeway
@@ -43,10 +60,12 @@ class Profile:
         """The window of a token that is good at `wall` (epoch seconds), or why it is not."""
         if _media_type(typ or "") not in self._types:
             return Reason.TYPE
-        if claims.get("iss") != self._issuer:
+        if claims.get("iss") != self.issuer:
             return Reason.ISSUER
         if not self._is_audience(claims):
             return Reason.AUDIENCE
+        if self._subjects is not None and not self._is_subject(claims.get("sub")):
+            return Reason.SUBJECT
         window = self._window(claims)
         if isinstance(window, Reason):
             return window
@@ -66,6 +85,11 @@ class Profile:
         named = cast("list[object]", audience)
         return all(isinstance(name, str) for name in named) and not self._audiences.isdisjoint(named)
 
+    def _is_subject(self, subject: object) -> bool:
+        if not isinstance(subject, str) or self._subjects is None:
+            return False
+        return subject in self._subjects or subject.startswith(self._prefixes)
+
     def _window(self, claims: Claims) -> Window | Reason:
         try:
             expires, not_before, issued = (_date(claims, name) for name in ("exp", "nbf", "iat"))
@@ -82,25 +106,67 @@ class Profile:
         return Window(begins - self._leeway, ends + self._leeway)
 
 
+class Wanted(Model):
+    """Which values of a claim are wanted. A list in the token counts by its elements, `scope` by its words."""
+
+    any: Values | None = None
+    """One of these, at least."""
+
+    all: Values | None = None
+    """Each of these."""
+
+    none: Values | None = None
+    """None of these; a token without the claim has none."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Wanted:
+        if self.any is None and self.all is None and self.none is None:
+            raise ValueError("expected any, all or none, like {any: [admin, owner]}")
+        return self
+
+
 class Requirement:
-    """One `require:` line: some value of a claim. Every word of `scope` is needed, one value else."""
+    """One `require:` line. Every word of a plain `scope` is needed; of any other plain claim one value.
 
-    __slots__ = ("_path", "_values", "scope")
+    `scope` are the words that a challenge names (RFC 6750 §3).
+    """
 
-    def __init__(self, path: str, values: Scalar | tuple[Scalar, ...]) -> None:
+    __slots__ = ("_all", "_any", "_is_scope", "_none", "_path", "scope")
+
+    def __init__(self, path: str, wanted: Scalar | tuple[Scalar, ...] | Wanted) -> None:
+        """ValueError when a scope is no words (RFC 6749 §3.3)."""
         self._path = path
-        several = values if isinstance(values, tuple) else (values,)
-        words = [word for value in several for word in str(value).split()]
-        self.scope = " ".join(words) if path == "scope" else ""
-        self._values = frozenset(words) if path == "scope" else frozenset(map(_typed, several))
+        self._is_scope = path == "scope"
+        if not isinstance(wanted, Wanted):
+            plain = wanted if isinstance(wanted, tuple) else (wanted,)
+            wanted = Wanted(all=plain) if self._is_scope else Wanted(any=plain)
+        self._any, self._all, self._none = map(self._values, (wanted.any, wanted.all, wanted.none))
+        self.scope = " ".join(_words(wanted.all)) if self._is_scope else ""
 
     def holds(self, claims: Claims) -> bool:
-        """Whether the claims meet it. A list in the token counts by its elements."""
-        if self.scope:
-            return self._values <= _scopes(claims)
-        found = find_claim(claims, self._path)
-        several = cast("list[object]", found) if isinstance(found, list) else [found]
-        return any(_typed(value) in self._values for value in several if isinstance(value, Scalar))
+        """Whether the claims meet it."""
+        found: set[object] = set()
+        if self._is_scope:
+            found.update(map(_typed, _scopes(claims)))
+        else:
+            value = find_claim(claims, self._path)
+            several = cast("list[object]", value) if isinstance(value, list) else [value]
+            found.update(_typed(each) for each in several if isinstance(each, Scalar))
+        if self._any and self._any.isdisjoint(found):
+            return False
+        return self._all <= found and self._none.isdisjoint(found)
+
+    def _values(self, values: tuple[Scalar, ...] | None) -> frozenset[object]:
+        if not self._is_scope:
+            return frozenset(map(_typed, values or ()))
+        words = _words(values)
+        if values is not None and not (words and all(map(_SCOPE_WORD.fullmatch, words))):
+            raise ValueError("scope is words, like `read write` (RFC 6749 §3.3)")
+        return frozenset(map(_typed, words))
+
+
+def _words(values: tuple[Scalar, ...] | None) -> list[str]:
+    return [word for value in values or () for word in str(value).split(" ")]
 
 
 def find_claim(claims: Claims, path: str) -> object | None:

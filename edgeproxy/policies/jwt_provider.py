@@ -58,6 +58,9 @@ class JwtProvider(Model):
     audience: Text | Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
     """What `aud` must name: one of these. Without it only tokens that name no audience pass."""
 
+    subjects: Annotated[tuple[Text, ...], Field(min_length=1, max_length=1024)] | None = None
+    """What `sub` must be: one of these; a `*` at the end matches the rest. Default: anything."""
+
     algorithms: Annotated[tuple[Symmetric | Asymmetric, ...], Field(min_length=1)]
     """Signature algorithms that are accepted: all with a shared secret (HS...), or all without."""
 
@@ -99,6 +102,10 @@ class JwtProvider(Model):
 
     query: FieldName | None = None
     """Query parameter with the token. It never goes on to the origin in the URL."""
+
+    max_failures: Annotated[int, Field(ge=1, le=1_000_000)] | None = 50
+    """Forged tokens of one client (IPv6: of its /64) that each worker verifies within a second; then its
+    tokens get 429 unverified, but those remembered as good. `null` for no cap."""
 
     cache_size: Annotated[int, Field(ge=0, le=1_000_000)] = 10_000
     """Verified tokens each worker remembers per route, until they expire or the keys change."""

@@ -1,34 +1,43 @@
-"""`jwt:` in a route's policies: which issuer's token is needed, what it must say, what the origin learns."""
+"""`jwt:` in a route's policies: whose token is needed, what it must say, what the origin learns."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, field_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from edgeproxy.policies.field_names import FieldName
-from edgeproxy.policies.jwt_claims import Requirement, Scalar
+from edgeproxy.policies.jwt_claims import Requirement, Scalar, Values, Wanted
 from edgeproxy.policies.jwt_provider import Text
 from edgeproxy.units import Model
 
-Required = dict[Text, Scalar | Annotated[tuple[Scalar, ...], Field(min_length=1)]]
-_SCOPE = re.compile(r"[!#-\[\]-~]+( [!#-\[\]-~]+)*")  # RFC 6749 §3.3
+ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
+ProviderNames = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=16)]
+Required = dict[Text, Scalar | Values | Wanted]
+Alternatives = Annotated[tuple[Required, ...], Field(min_length=1, max_length=16)]
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
 
 class JwtRule(Model):
     """A good token is needed to pass."""
 
-    provider: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
-    """Name of the issuer among `jwt_providers`."""
+    provider: ProviderName | None = None
+    """Name of the issuer among `jwt_providers`. Or one of the next two:"""
+
+    any_of: ProviderNames | None = None
+    """Names of issuers: a token of one of them is needed."""
+
+    all_of: ProviderNames | None = None
+    """Names of issuers: a token of each is needed, each in its own header, cookie or query parameter.
+    `require`, `claims_to_headers` and later policies go by the token of the first."""
 
     optional: bool = False
     """Let requests without a token pass, without claims. A bad token is refused all the same."""
 
-    require: Required = Field(default_factory=dict)
-    """What the claims must say: every word of `scope`, one of the values of any other claim.
-    A dot leads into a nested claim. Otherwise 403."""
+    require: Required | Alternatives = Field(default_factory=dict)
+    """What the claims must say: every word of `scope`, one of the values of any other claim, or
+    `{any: [...], all: [...], none: [...]}`. A dot leads into a nested claim. Of a list of such
+    mappings one must hold. Otherwise 403."""
 
     claims_to_headers: dict[Text, FieldName] = Field(default_factory=dict)
     """Claim -> request header for the origin. What a client sends in it is dropped."""
@@ -46,7 +55,34 @@ class JwtRule(Model):
 
     @field_validator("require")
     @classmethod
-    def _scope_words(cls, require: Required) -> Required:
-        if "scope" in require and not _SCOPE.fullmatch(Requirement("scope", require["scope"]).scope):
-            raise ValueError("scope is words, like `read write` (RFC 6749 §3.3)")
+    def _can_be_met(cls, require: Required | Alternatives) -> Required | Alternatives:
+        for group in require if isinstance(require, tuple) else (require,):
+            if isinstance(require, tuple) and not group:
+                raise ValueError("an alternative without a claim always holds; leave `require` out")
+            for path, wanted in group.items():
+                Requirement(path, wanted)
         return require
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> JwtRule:
+        given = [name for name in ("provider", "any_of", "all_of") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"exactly one of provider, any_of, all_of is needed; found {given or 'none'}")
+        for names in (self.any_of, self.all_of):
+            if names is not None and len(set(names)) != len(names):
+                raise ValueError("a provider is named twice")
+        return self
+
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """The names of all issuers, the first one first."""
+        return self.any_of or self.all_of or ((self.provider,) if self.provider else ())
+
+    def of(self, name: str) -> JwtRule:
+        """What the rule asks of a token of the issuer `name` alone."""
+        alone: dict[str, object] = {"provider": name, "any_of": None, "all_of": None}
+        if self.all_of is not None:
+            alone["optional"] = False
+            if name != self.all_of[0]:
+                alone |= {"require": {}, "claims_to_headers": {}}
+        return self.model_copy(update=alone)

@@ -40,10 +40,13 @@ class Reason(Enum):
     TYPE = "type"
     ISSUER = "issuer"
     AUDIENCE = "audience"
+    SUBJECT = "subject"
     EXPIRED = "expired"
     NOT_YET_VALID = "not-yet-valid"
+    REVOKED = "revoked"
     CLAIMS = "claims"
     SCOPE = "scope"
+    TOO_MANY = "too-many"  # forged tokens of that client
 
 
 @record
