@@ -40,8 +40,7 @@ from edgeproxy.policies.geo import Geo, GeoRule, Locate
 from edgeproxy.policies.geo_data import GeoDatabase
 from edgeproxy.policies.guard import Guarded
 from edgeproxy.policies.headers import HeaderEdits, HeadersRule
-from edgeproxy.policies.jwt import JwtAuth, JwtRule, configured_keys
-from edgeproxy.policies.jwt_keys import KeySet
+from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtRule, configured_keys
 from edgeproxy.policies.rate_limit import RateLimiter
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
@@ -72,12 +71,12 @@ class Parts:
         self.log = None if not logs else _access_log(config, self.slot) if previous is None else previous.log
         self.feeds: list[Feed] = []
         self.geo: Snapshot[GeoDatabase | None] = Snapshot(None)
-        self.keys: dict[str, Snapshot[KeySet | None]] = {}
+        self.issuers: dict[str, Issuer] = {}
         self._jwks: dict[str, JwksFeed] = {}
         self.upstreams = dict(self._build_upstreams(previous))
         self._origin_meters = {name: OriginMeters(self.slot, name) for name in self.upstreams}
         self._build_geo()
-        self._build_keys()
+        self._build_issuers()
         self.trusted = TrustedProxies(config.server.trusted_proxies)
         self.edge = self._build_edge()
         limits = Limits(**dict(config.server.limits))
@@ -167,15 +166,18 @@ class Parts:
             feed.load()
             self.feeds.append(feed.run)
 
-    def _build_keys(self) -> None:
+    def _build_issuers(self) -> None:
         for name, provider in self.config.jwt_providers.items():
             try:
-                snapshot = self.keys[name] = Snapshot(configured_keys(provider))
+                keys = Snapshot(configured_keys(provider))
             except ValueError as error:
                 raise ConfigError(f"jwt_providers.{name}: {error}") from None
+            poke = None
             if provider.jwks is not None:
-                feed = self._jwks[name] = JwksFeed(name, provider, snapshot, steady)
+                feed = self._jwks[name] = JwksFeed(name, provider, keys, steady)
                 self.feeds.append(feed.run)
+                poke = feed.poke
+            self.issuers[name] = Issuer(name, provider, keys, poke)
 
     # --- routes
 
@@ -248,9 +250,7 @@ class Parts:
         if isinstance(rule, GeoRule):
             return Geo(rule, self.config.geo.groups, self.geo)
         if isinstance(rule, JwtRule):
-            feed = self._jwks.get(rule.provider)
-            provider = self.config.jwt_providers[rule.provider]
-            return JwtAuth(rule, provider, self.keys[rule.provider], feed.poke if feed is not None else None)
+            return JwtAuth(rule, self.issuers)
         if isinstance(rule, HeadersRule):
             return HeaderEdits(rule)
         if isinstance(rule, UseRule):

@@ -64,10 +64,18 @@ def _references(document: Document) -> Iterator[tuple[TreePath, str, str]]:
         for where, name in _origins(path, route):
             yield where, name, "origins"
         for where, word, value in _policies(path, route):
-            if word == "jwt":
-                where, value = (*where, "provider"), _section(value).get("provider")
             if word in _DEFINED_IN:
-                yield from ((each, name, _DEFINED_IN[word]) for each, name in _texts(where, value))
+                for at, names in _named(where, word, value):
+                    yield from ((each, name, _DEFINED_IN[word]) for each, name in _texts(at, names))
+
+
+def _named(path: TreePath, word: str, value: Tree) -> Iterator[tuple[TreePath, Tree]]:
+    """Where a policy names what is defined elsewhere: under its word, or in the section there."""
+    if word != "jwt":
+        yield path, value
+        return
+    for key in ("provider", "any_of", "all_of"):
+        yield (*path, key), _section(value).get(key)
 
 
 def _origins(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, str]]:

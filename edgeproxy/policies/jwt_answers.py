@@ -25,6 +25,7 @@ _DESCRIPTIONS = {
 SENTENCES = {
     **_DESCRIPTIONS,
     Reason.MISSING: "no token",
+    Reason.INCOMPLETE: "not a token of each issuer",
     Reason.MALFORMED: "not a compact JWS that has one reading",
     Reason.TOO_LONG: "longer than 8 KiB",
     Reason.ALGORITHM: "an algorithm that the provider or the key does not allow",
@@ -39,6 +40,7 @@ SENTENCES = {
 _INVALID = (401, "invalid-token", "The access token is not valid here.")
 _ANSWERS = {
     Reason.MISSING: (401, "token-missing", "An access token is needed."),
+    Reason.INCOMPLETE: (401, "token-missing", "An access token of each issuer is needed."),
     Reason.AMBIGUOUS: (400, "invalid-request", "The request carries more than one access token."),
     Reason.SCOPE: (403, "insufficient-scope", "The access token does not grant this."),
 }
@@ -61,7 +63,7 @@ def refusal(request: Request, ctx: Context, reason: Reason, realm: str, scope: s
 
 def _challenge(kind: str, reason: Reason, realm: str, scope: str) -> tuple[bytes, bytes]:
     parts = [f'realm="{realm}"']
-    if reason is not Reason.MISSING:
+    if reason not in (Reason.MISSING, Reason.INCOMPLETE):
         parts.append(f'error="{kind.replace("-", "_")}"')
         parts.append(f'error_description="{_DESCRIPTIONS.get(reason, "the token is not valid")}"')
     if reason is Reason.SCOPE and scope:

@@ -1,4 +1,4 @@
-"""How many forged tokens of one client are verified within a second.
+"""How many forged tokens of one client are looked at within a second.
 
 A signature costs the edge up to 200 µs and whoever forges nothing. Only failures are counted, so a
 gateway with many good users never runs out; what is remembered as good passes in any case.
@@ -6,40 +6,48 @@ gateway with many good users never runs out; what is remembered as good passes i
 
 from __future__ import annotations
 
+from ipaddress import IPv6Address
+
 _CLIENTS = 4096
+_ALL_CLIENTS = 2000  # failures in a second after which one failure is enough to be refused
 
 
 class FailureBudget:
-    """Failed verifications by client and second, in one worker. `refused` counts what was not verified."""
+    """Failed tokens by client and second, in one worker."""
 
-    __slots__ = ("_failed", "_most", "_second", "refused")
+    __slots__ = ("_failed", "_most", "_second", "_total")
 
     def __init__(self, most: int) -> None:
         """At most `most` failures of one client within a second."""
         self._most = most
         self._second = 0
         self._failed: dict[str, int] = {}
-        self.refused = 0
+        self._total = 0
 
     def is_spent(self, client: str, now: float) -> bool:
-        """Whether `client` may have no more tokens verified in this second (steady seconds)."""
+        """Whether `client` may have no more tokens looked at in this second (steady seconds)."""
         if int(now) != self._second or not self._failed:
             return False
-        spent = self._failed.get(_network(client), 0) >= self._most
-        self.refused += spent
-        return spent
+        failed = self._failed.get(_network(client), 0)
+        return failed >= self._most or (failed > 0 and self._total >= _ALL_CLIENTS)
 
     def charge(self, client: str, now: float) -> None:
-        """A token of `client` was verified and is forged."""
+        """A token of `client` was looked at and is forged."""
         if int(now) != self._second:
             self._second = int(now)
+            self._total = 0
             self._failed.clear()
+        self._total += 1
         network = _network(client)
-        # Beyond so many forgers in one second they share what is left.
-        name = network if network in self._failed or len(self._failed) < _CLIENTS else ""
-        self._failed[name] = self._failed.get(name, 0) + 1
+        if network in self._failed or len(self._failed) < _CLIENTS:
+            self._failed[network] = self._failed.get(network, 0) + 1
 
 
 def _network(client: str) -> str:
-    """An IPv6 client owns a /64; of an address shorter than that, the whole text."""
-    return ":".join(client.split(":")[:4]) if ":" in client else client
+    """The /64 of an IPv6 client, who has all of it; else the text as it is."""
+    if ":" not in client:
+        return client
+    try:
+        return str(int(IPv6Address(client)) >> 64)
+    except ValueError:
+        return client

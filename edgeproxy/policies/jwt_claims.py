@@ -107,7 +107,7 @@ class Profile:
 
 
 class Wanted(Model):
-    """Which values of a claim are wanted. A list in the token counts by its elements, `scope` by its words."""
+    """Which values of a claim are wanted. A list counts by its elements, `scope` by its words."""
 
     any: Values | None = None
     """One of these, at least."""

@@ -7,6 +7,7 @@ might read the one that was not verified.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from edgeproxy.context import Edit, Op
 from edgeproxy.http.message import Request
@@ -22,14 +23,20 @@ class Sources:
     `header` is the lower-case name of the field; `only_header` says that there is no other place.
     """
 
-    __slots__ = ("_cookie", "_query", "_scheme_needed", "header", "only_header")
+    __slots__ = ("_scheme_needed", "cookie", "header", "only_header", "query")
 
     def __init__(self, provider: JwtProvider) -> None:
         self.header = (provider.header or "").lower().encode()
         self._scheme_needed = self.header == b"authorization"
-        self._cookie = (provider.cookie or "").encode()
-        self._query = (provider.query or "").encode()
-        self.only_header = bool(self.header) and not self._cookie and not self._query
+        self.cookie = (provider.cookie or "").encode()
+        self.query = (provider.query or "").encode()
+        self.only_header = bool(self.header) and not self.cookie and not self.query
+
+    @property
+    def places(self) -> list[str]:
+        """The places, each named as no other is."""
+        kinds = (("header ", self.header), ("cookie ", self.cookie), ("query parameter ", self.query))
+        return [kind + name.decode() for kind, name in kinds if name]
 
     def find(self, request: Request) -> bytes | Reason:
         """The token of a request; MISSING, AMBIGUOUS or MALFORMED when there is not exactly one."""
@@ -41,10 +48,10 @@ class Sources:
                 found.add(token)
             elif token is not Reason.MISSING:
                 return token
-        if self._cookie:
-            found.update(_named(request.headers.get(b"cookie") or b"", b";", self._cookie))
-        if self._query:
-            found.update(_named(request.query, b"&", self._query))
+        if self.cookie:
+            found.update(_named(request.headers.get(b"cookie") or b"", b";", self.cookie))
+        if self.query:
+            found.update(_named(request.query, b"&", self.query))
         found.discard(b"")  # how applications log out: the cookie stays, empty
         if not found:
             return Reason.MISSING
@@ -62,22 +69,34 @@ class Sources:
             return Reason.MISSING
         return Reason.MALFORMED if space or not scheme else scheme
 
-    def edits(self, request: Request, token: bytes, forward: bool) -> list[Edit]:
-        """What the origin sees of the token beyond what was received.
+    def is_in_query(self, request: Request, token: bytes) -> bool:
+        """Whether `token` came in the URL."""
+        return bool(self.query) and token in _named(request.query, b"&", self.query)
 
-        Not forwarded: it is taken out of header and cookie. Forwarded: one that came in the URL,
-        which is taken out there in any case, moves into Authorization (RFC 6750 §2.3).
-        """
-        if forward:
-            in_query = self._query and token in _named(request.query, b"&", self._query)
-            return [Edit(Op.SET, b"Authorization", b"Bearer " + token)] if in_query else []
-        edits = [Edit(Op.REMOVE, self.header)] if self.header else []
-        cookies = request.headers.get(b"cookie")
-        if self._cookie and cookies is not None:
-            kept = b";".join([c for c in cookies.split(b";") if c.partition(b"=")[0].strip() != self._cookie])
-            kept = kept.strip()
-            edits.append(Edit(Op.SET, b"Cookie", kept) if kept else Edit(Op.REMOVE, b"Cookie"))
-        return edits
+
+def token_edits(request: Request, found: Sequence[tuple[Sources, bytes]], forward: bool) -> list[Edit]:
+    """What the origin sees of the tokens that were found, beyond what was received.
+
+    Not forwarded: they are taken out of headers and cookies. Forwarded: the first, if it came in the
+    URL, which it is taken out of in any case, moves into Authorization (RFC 6750 §2.3) where that is free.
+    """
+    if forward:
+        sources, token = found[0]
+        taken = any(other.header == b"authorization" for other, _ in found[1:])
+        moves = not taken and sources.is_in_query(request, token)
+        return [Edit(Op.SET, b"Authorization", b"Bearer " + token)] if moves else []
+    edits = [
+        Edit(Op.REMOVE, header) for header in dict.fromkeys([each.header for each, _ in found]) if header
+    ]
+    names = {each.cookie for each, _ in found if each.cookie}
+    cookies = request.headers.get(b"cookie")
+    if names and cookies is not None:
+        kept = b";".join(
+            [each for each in cookies.split(b";") if each.partition(b"=")[0].strip() not in names]
+        )
+        kept = kept.strip()
+        edits.append(Edit(Op.SET, b"Cookie", kept) if kept else Edit(Op.REMOVE, b"Cookie"))
+    return edits
 
 
 def _named(pairs: bytes, separator: bytes, name: bytes) -> set[bytes]:

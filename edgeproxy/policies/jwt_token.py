@@ -30,6 +30,7 @@ class Reason(Enum):
     """Why a token was refused: the closed set of words of metrics, log and explain."""
 
     MISSING = "missing"
+    INCOMPLETE = "incomplete"  # a token of one issuer, where one of each is needed
     AMBIGUOUS = "ambiguous"  # two different tokens in one request
     MALFORMED = "malformed"
     TOO_LONG = "too-long"
@@ -83,6 +84,20 @@ def parse_token(token: bytes) -> Token | Reason:
         return Reason.MALFORMED
     signed = token[: len(segments[0]) + 1 + len(segments[1])]
     return Token(canonical_algorithm(alg), kid, typ, payload, signed, signature)
+
+
+def peek_issuer(token: bytes) -> object:
+    """What a token that nobody verified yet says of who issued it; None when it cannot be read.
+
+    Only good for choosing who shall verify it.
+    """
+    segments = token.split(b".", 3)
+    if len(token) > MAX_TOKEN or len(segments) != 3:
+        return None
+    try:
+        return parse_object(decode_base64url(segments[1])).get("iss")
+    except ValueError:
+        return None
 
 
 def canonical_algorithm(name: str) -> str:

@@ -13,7 +13,7 @@ from jwt.algorithms import Algorithm, get_default_algorithms
 
 from edgeproxy.context import Context
 from edgeproxy.http.message import Headers, Request
-from edgeproxy.policies.jwt import JwtAuth, JwtProvider, JwtRule, configured_keys
+from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtProvider, JwtRule, configured_keys
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.snapshot import Snapshot
 
@@ -84,7 +84,7 @@ def policy(
 ) -> JwtAuth:
     of = of or provider()
     keys = keys or Snapshot(configured_keys(of))
-    return JwtAuth(JwtRule.model_validate({"provider": "main", **rule}), of, keys)
+    return JwtAuth(JwtRule.model_validate({"provider": "main", **rule}), {"main": Issuer("main", of, keys)})
 
 
 def request(token: bytes | None = None, query: bytes = b"", **fields: bytes) -> Request:
