@@ -10,8 +10,8 @@ from typing import Any, cast
 
 from pydantic import ValidationError
 
-from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.rule import CacheRule, compile_rule
+from edgeproxy.cache.store import Store
 from edgeproxy.clock import steady
 from edgeproxy.config import Config, GuardRule, PolicyStep, UseRule
 from edgeproxy.config import Route as RouteSection
@@ -66,8 +66,10 @@ class Parts:
         self.meters = DoorMeters(self.slot) if previous is None else previous.meters
         self.sweeper = Sweeper() if previous is None else previous.sweeper
         self.resolver = Resolver(steady) if previous is None else previous.resolver
-        self.store = MemoryStore(config.cache.memory) if previous is None else previous.store
-        self.store.position = self.store.position or shared.purge_log.position
+        if previous is None:
+            self.store = Store(config.cache.memory, shared.purge_log, steady, shared.held)
+        else:
+            self.store = previous.store
         self.log = None if not logs else _access_log(config, self.slot) if previous is None else previous.log
         self.feeds: list[Feed] = []
         self.geo: Snapshot[GeoDatabase | None] = Snapshot(None)

@@ -186,7 +186,7 @@ class Fetcher:
                 cause = Cause.STALE_ERROR
                 trip.abandon()
             else:  # what follows a 304 is nobody's; it is read to its end
-                visit.edge.store.put(settled.entry)
+                visit.edge.store.renew(settled.entry, trip.position)
             for other in waiting:
                 if other.waits:
                     self._serve(
@@ -253,7 +253,7 @@ class Fetcher:
                 if update is None:
                     entry.fresh_until = min(entry.fresh_until, now)
                 else:
-                    store.put(update)
+                    store.renew(update, trip.position)
             return
         for target in invalidation_targets(request, trip.status, trip.headers):
             store.invalidate(target)

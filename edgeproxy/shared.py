@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproxy import __version__
+from edgeproxy.cache.store import HELD
 from edgeproxy.config import Config
 from edgeproxy.observe.cells import Cells, encode_series
 from edgeproxy.policies.bucket_table import BucketTable
@@ -31,6 +32,7 @@ class Shared:
         self.cells = Cells(workers + 2)
         self.buckets = BucketTable(shared=workers > 1)
         self.purge_log = PurgeLog()
+        self.held = memoryview(mmap.mmap(-1, HELD))
         self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))
         self.started_at = time.time()
         self._text = _anonymous_file()

@@ -1,0 +1,240 @@
+"""What the store promises whoever asks and whoever purged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.key import variant_key
+from edgeproxy.cache.memory import VARIANTS
+from edgeproxy.cache.purge import apply_purges
+from edgeproxy.cache.store import HELD, Store
+from edgeproxy.http.message import Headers
+from edgeproxy.http.wire import response
+from edgeproxy.purge_log import PurgeKind, PurgeLog
+from tests.helpers.requests import NOW, headers
+
+NOBODY = Headers([])
+MANY = 8 * 2**20
+
+
+@dataclass
+class Machine:
+    """What the workers of a machine share, and its clocks."""
+
+    log: PurgeLog = field(default_factory=PurgeLog)
+    held: memoryview = field(default_factory=lambda: memoryview(bytearray(HELD)))
+    now: float = NOW
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def machine() -> Machine:
+    return Machine()
+
+
+Make = Callable[[], Store]
+
+
+@pytest.fixture
+def make(machine: Machine) -> Make:
+    return lambda: Store(MANY, machine.log, machine.clock, machine.held)
+
+
+def entry(key: str, body: bytes = b"", *, path: str = "", tags: str = "", vary: str = "", **more: object):
+    names = (b"x",) if vary else ()
+    position = more.get("position", 0)
+    assert isinstance(position, int)
+    return Entry(
+        key.encode(), names, variant_key(names, headers({"X": vary})),
+        response(200, [(b"ETag", b'"1"')], body),
+        NOW, NOW + float(str(more.get("ttl", 60))), NOW + 90, NOW + 90,
+        must_validate=False, never_stale=False, position=position, tags=frozenset(tags.encode().split()),
+        location=(b"example.com", (path or f"/{key}").encode(), b""),
+    )  # fmt: skip
+
+
+def body_of(store: Store, key: str, vary: str | None = None) -> bytes | None:
+    found, _ = store.find(key.encode(), headers({"X": vary}) if vary is not None else NOBODY)
+    return None if found is None else found.response.body
+
+
+def test_what_was_put_is_found(make: Make) -> None:
+    store = make()
+    assert store.find(b"a", NOBODY) == (None, False)
+    assert store.put(entry("a", b"first"))
+    assert store.put(entry("a", b"second"))
+    found, others = store.find(b"a", NOBODY)
+    assert found is not None
+    assert (found.response.body, found.etag, found.fresh_until, others) == (
+        b"second",
+        b'"1"',
+        NOW + 60,
+        False,
+    )
+    assert body_of(store, "b") is None
+
+
+def test_variants_stand_side_by_side(make: Make) -> None:
+    store = make()
+    for vary in "abc":
+        store.put(entry("k", vary.encode(), vary=vary))
+    assert [body_of(store, "k", vary) for vary in "abcd"] == [b"a", b"b", b"c", None]
+    assert store.find(b"k", headers({"X": "d"})) == (None, True)
+    store.put(entry("k", b"B", vary="b"))
+    assert [body_of(store, "k", vary) for vary in "abc"] == [b"a", b"B", b"c"]
+    store.put(entry("k", b"now without Vary"))
+    assert body_of(store, "k", "a") == b"now without Vary"
+
+
+def test_variants_are_bounded_and_the_oldest_goes(make: Make) -> None:
+    store = make()
+    for number in range(VARIANTS + 3):
+        store.put(entry("k", b"%d" % number, vary=f"v{number}"))
+    found = [body_of(store, "k", f"v{number}") for number in range(VARIANTS + 3)]
+    assert found[:3] == [None, None, None]
+    assert None not in found[3:]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "left"),
+    [
+        (PurgeKind.URL, b"example.com/a", "bcd"),
+        (PurgeKind.PREFIX, b"example.com/x", "ab"),
+        (PurgeKind.HOST, b"example.com", ""),
+        (PurgeKind.HOST, b"other.example", "abcd"),
+        (PurgeKind.TAG, b"red", "acd"),
+        (PurgeKind.ALL, b"", ""),
+    ],
+    ids=["url", "prefix", "host", "other host", "tag", "all"],
+)
+def test_a_purge_is_in_force_whoever_stored_it(
+    make: Make, machine: Machine, kind: PurgeKind, value: bytes, left: str
+) -> None:
+    store, other = make(), make()
+    for one in (entry("a"), entry("b", tags="red blue"), entry("c", path="/x/1"), entry("d", path="/x/2")):
+        store.put(one)
+    assert machine.log.append(kind, value) == machine.log.position
+    for each in (store, other):
+        apply_purges(each, machine.log, NOW)
+        assert each.position == machine.log.position
+    assert "".join(key for key in "abcd" if body_of(store, key) is not None) == left
+    assert set("".join(key for key in "abcd" if body_of(other, key) is not None)) <= set(left)
+    assert machine.log.reached(value, machine.log.position)[0] == 2, "both workers said so"
+
+
+def test_a_soft_purge_makes_stale_until_it_is_stored_anew(make: Make, machine: Machine) -> None:
+    store = make()
+    store.put(entry("a"))
+    machine.now += 10
+    machine.log.append(PurgeKind.ALL, b"", soft=True)
+    store.keep_up()
+    found, _ = store.find(b"a", NOBODY)
+    assert found is not None
+    assert found.fresh_until <= machine.now < found.stale_until
+    store.put(entry("a", position=machine.log.position))
+    found, _ = store.find(b"a", NOBODY)
+    assert found is not None
+    assert found.fresh_until == NOW + 60
+
+
+def test_what_was_validated_after_a_soft_purge_is_fresh_again(make: Make, machine: Machine) -> None:
+    store = make()
+    store.put(entry("a"))
+    machine.log.append(PurgeKind.ALL, b"", soft=True)
+    began = machine.log.position
+    assert store.renew(entry("a"), began)
+    found, _ = store.find(b"a", NOBODY)
+    assert found is not None
+    assert found.fresh_until == NOW + 60
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_validation_that_began_before_a_purge_makes_nothing_fresh(
+    make: Make, machine: Machine, soft: bool
+) -> None:
+    store = make()
+    store.put(entry("a"))
+    machine.log.append(PurgeKind.ALL, b"", soft=soft)
+    store.renew(entry("a"), 0)
+    found, _ = store.find(b"a", NOBODY)
+    assert (found is None) is not soft
+    assert found is None or found.fresh_until <= NOW
+
+
+def test_what_was_purged_is_not_put_back_by_a_validation_that_began_later(
+    make: Make, machine: Machine
+) -> None:
+    store = make()
+    store.put(entry("a"))
+    machine.log.append(PurgeKind.ALL, b"")
+    assert not store.renew(entry("a"), machine.log.position)
+    assert store.find(b"a", NOBODY) == (None, False)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_a_fetch_that_began_before_a_purge_does_not_put_the_old_answer_back(
+    make: Make, machine: Machine, soft: bool
+) -> None:
+    store = make()
+    began = store.position
+    machine.log.append(PurgeKind.URL, b"example.com/a", soft=soft)
+    assert store.put(entry("a", position=began)) is soft
+    found, _ = store.find(b"a", NOBODY)
+    assert (found is None) is not soft
+    assert found is None or found.fresh_until <= NOW
+    assert store.put(entry("b", position=began)), "others are not concerned"
+
+
+def test_an_unsafe_request_invalidates_in_every_worker(make: Make, machine: Machine) -> None:
+    store, other = make(), make()
+    for each in (store, other):
+        each.put(entry("a1", path="/a"))
+        each.put(entry("a2", path="/a", vary="x"))
+        each.put(entry("b"))
+    store.invalidate((b"example.com", b"/a", b""))
+    other.keep_up()
+    for each in (store, other):
+        assert [body_of(each, key, "x") for key in ("a1", "a2", "b")] == [None, None, b""]
+
+
+def test_an_unsafe_request_to_a_url_that_nobody_stored_is_no_purge(make: Make, machine: Machine) -> None:
+    make().invalidate((b"example.com", b"/never", b""))
+    assert machine.log.position == 0
+
+
+def test_readers_that_fell_behind_forget_everything_older(make: Make, machine: Machine) -> None:
+    store = make()
+    store.put(entry("a"))
+    for _ in range(200):
+        machine.log.append(PurgeKind.URL, b"h/" + b"x" * 8000)
+    store.keep_up()
+    assert body_of(store, "a") is None
+    assert store.put(entry("a", position=store.position))
+    assert body_of(store, "a") == b""
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(st.sampled_from("abcd"), st.sampled_from(["put", "purge", "ask"])), max_size=30))
+def test_a_store_is_a_dictionary_with_purges(
+    make: Make, machine: Machine, work: list[tuple[str, str]]
+) -> None:
+    store, model = make(), dict[str, bytes]()
+    machine.log.append(PurgeKind.ALL, b"")
+    for number, (key, what) in enumerate(work):
+        if what == "put":
+            model[key] = b"%d" % number
+            store.keep_up()
+            store.put(entry(key, model[key], position=store.position))
+        elif what == "purge":
+            model.pop(key, None)
+            machine.log.append(PurgeKind.URL, b"example.com/" + key.encode())
+        store.keep_up()
+        assert body_of(store, key) == model.get(key)
