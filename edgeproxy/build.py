@@ -41,6 +41,7 @@ from edgeproxy.policies.geo_data import GeoDatabase
 from edgeproxy.policies.guard import Guarded
 from edgeproxy.policies.headers import HeaderEdits, HeadersRule
 from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtRule, configured_keys
+from edgeproxy.policies.keyed import Keyed
 from edgeproxy.policies.rate_limit import RateLimiter
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
@@ -202,7 +203,14 @@ class Parts:
     def _route(self, section: RouteSection, ident: bytes) -> Route:
         rule: CacheRule | None = None
         if section.cache:
-            rule = compile_rule(section.cache, ident, self.config.cache.object_size)
+            store = self.config.cache
+            rule = compile_rule(
+                section.cache,
+                ident,
+                store.object_size,
+                tag_fields=store.tag_fields,
+                strip_tags=store.strip_tags,
+            )
         meters = RouteMeters(self.slot, section.name, RESULTS)
         try:
             policies = [self._guarded(step, meters) for step in section.policies]
@@ -211,6 +219,8 @@ class Parts:
             raise ConfigError(f"route {section.name}: {error}") from None
         if _must_locate(policies, elsewhere=choice.needs_place or (rule is not None and rule.country)):
             policies.insert(0, Locate(self.geo))
+        if rule is not None and (rule.device or rule.claims):
+            policies.append(Keyed(device=rule.device, claims=rule.claims))
         asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
         hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
         return Route(

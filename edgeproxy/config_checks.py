@@ -184,6 +184,10 @@ def _claims(document: Document) -> Iterator[Problem]:
                         f"found {document.show(each)}, which goes by a claim, expected a jwt policy before it"
                     )
                     yield Problem(each, said)
+        keyed = (*path, "cache", "vary_on")
+        for each, name in _texts(keyed, _section(route.get("cache")).get("vary_on")):
+            if name.startswith("claim:") and not verified:
+                yield Problem(each, f"found {document.show(each)}, expected a jwt policy in this route")
 
 
 def _whens(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, Condition]]:

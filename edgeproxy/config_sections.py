@@ -16,6 +16,7 @@ from pydantic import (
     model_validator,
 )
 
+from edgeproxy.cache.rule import TAG_FIELDS
 from edgeproxy.errors import RequestError
 from edgeproxy.http.target import normalise_path
 from edgeproxy.units import AddressField, Duration, Model, NetworkField, Size
@@ -25,6 +26,7 @@ _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+FieldName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")]
 Above0 = Annotated[Duration, Field(gt=0)]
 
 
@@ -155,6 +157,10 @@ class CacheStore(Model):
     """Bytes of stored answers per worker."""
     object_size: Annotated[Size, Field(gt=0)] = 8 * 2**20
     """The largest body that is stored, whatever a route says."""
+    tag_fields: Annotated[tuple[FieldName, ...], Field(max_length=8), _OneOrMore] = TAG_FIELDS
+    """Response fields with the tags that a purge may name: words of Surrogate-Key, members of Cache-Tag."""
+    strip_tags: bool = False
+    """Keep those fields from clients."""
 
     @model_validator(mode="after")
     def _fits(self) -> CacheStore:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
+from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Body, Flight, Flights
 from edgeproxy.cache.rule import CacheRule
@@ -27,6 +28,7 @@ from edgeproxy.cache.settle import (
     on_failure,
     serve_entry,
     settle,
+    x_cache,
 )
 from edgeproxy.context import Clock, Context
 from edgeproxy.decision import Cause, Fetch, Serve
@@ -85,6 +87,7 @@ class Fetcher:
         """`forwarded` gives the fields that tell an origin who asked; `meters` count per origin."""
         self.adopt(upstreams, forwarded, meters)
         self.flights: Flights[Job] = Flights()
+        self.uses = Uses()
         self.clock = clock
         self._tasks: set[asyncio.Task[None]] = set()  # strong references; each opens one connection
         self._leaders: dict[Trip, Flight[Job]] = {}  # until their head is settled
@@ -105,6 +108,9 @@ class Fetcher:
         if key is None or self.flights.must_pass(key, job.ctx.now):
             self._trip(job.passing if job.ranged else job).begin()
             return
+        rule = job.visit.route.rule
+        if rule is not None and rule.min_uses > 1 and job.fetch.entry is None:
+            self.uses.count(key)
         flight = self.flights.find(key)
         if flight is None or not flight.joinable:
             flight = self.flights.lead(key)
@@ -232,9 +238,7 @@ class Fetcher:
         cause = job.fetch.cause
         door.report.cause = cause
         status = cache_status(job.visit.edge.ident, cause, trip.status, detail=reason)
-        fields = response_fields(
-            trip.headers, CONSUMED if b"surrogate-control" in trip.headers.index else NOTHING
-        )
+        fields = _for_clients(trip, job.visit.route.rule, cause)
         cookie = trip.affinity()
         if cookie is not None:  # only here: what is stored or shared belongs to no client
             fields = [*fields, cookie]
@@ -274,6 +278,9 @@ class Fetcher:
         assert connection is not None  # noqa: S101 - its head came this moment
         body = Body(settled.object_size, connection.pause, connection.resume)
         job = trip.job
+        rule = job.visit.route.rule
+        if rule is not None and rule.min_uses > 1 and job.fetch.entry is None:
+            body.kept = self.uses.reaches(settled.key, rule.min_uses)
         if flight is None:
             flight = Flight(job.fetch.key or b"")
         flight.share(body, partial(self._share, trip, settled, body, flight))
@@ -283,7 +290,8 @@ class Fetcher:
             entry = None
             if error is None and body.recording:
                 entry = build_entry(settled, body.content(), trip.position)
-                job.visit.edge.store.put(entry)
+                if body.kept:
+                    job.visit.edge.store.put(entry)
             if error is not None:
                 trip.report.error = error.error
             for other in flight.partial:
@@ -312,13 +320,16 @@ class Fetcher:
             job.visit.edge.ident,
             job.fetch.cause,
             trip.status,
-            stored=True,
+            stored=body.kept,
             collapsed=not leads,
             ttl=settled.ttl,
         )
         door.report.cause = job.fetch.cause
         # the one who asked gets all of it, the others what anybody may have
-        fields = response_fields(trip.headers, CONSUMED) if leads else settled.shared_fields(self.clock())
+        rule, cause = job.visit.route.rule, job.fetch.cause
+        fields = _for_clients(trip, rule, cause) if leads else settled.shared_fields(self.clock())
+        if rule is not None and rule.x_cache and not leads:
+            fields.append((b"X-Cache", b"MISS"))
         door.start(trip.status, fields, status, trip.length)
         body.read_by(door)
 
@@ -366,6 +377,15 @@ class Fetcher:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def _for_clients(trip: Trip, rule: CacheRule | None, cause: Cause) -> list[Field]:
+    """The fields of an answer that goes to the client who asked for it."""
+    hidden = CONSUMED if rule is None else rule.hidden
+    fields = response_fields(trip.headers, NOTHING if hidden.isdisjoint(trip.headers.index) else hidden)
+    if rule is not None and rule.x_cache:
+        fields.append((b"X-Cache", x_cache(cause, trip.status)))
+    return fields
 
 
 SENTENCES = {

@@ -16,6 +16,7 @@ from edgeproxy.cache.key import without_parameters as without_query
 from edgeproxy.cache.lookup import lookup
 from edgeproxy.context import Context, Policy, Verdict
 from edgeproxy.decision import Cause, Decision, Fetch, Serve
+from edgeproxy.http.codings import with_known_codings
 from edgeproxy.http.last_hop import LIMITED, LastHop, max_forwards
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.replies import problem
@@ -201,6 +202,7 @@ class Visit:
         "edge",
         "further",
         "plain",
+        "received",
         "recollection",
         "request",
         "route",
@@ -210,8 +212,12 @@ class Visit:
     def __init__(self, edge: Edge, request: Request, of: Visit | None = None) -> None:
         """`of` is the visit whose request a policy rewrote: the same client on the same route."""
         self.edge = edge
-        self.request = request
+        self.received = request
         self.route = edge.routes.find(request) if of is None else of.route
+        rule = self.route.rule
+        if rule is not None and rule.known_codings:
+            request = _with_known_codings(request)
+        self.request = request  # as it goes on from here
         self.client = edge.client_address(request.peer, request.headers) if of is None else of.client
         self.plain = (
             request.method == b"GET" and not request.has_body and NOT_PLAIN.isdisjoint(request.headers.index)
@@ -244,6 +250,22 @@ class Visit:
                 query = without_query(query, self.route.hidden_query)
             self._parts, self._key = parts, primary_key(rule, self.request, query, ctx)
         return self._key
+
+
+def _with_known_codings(request: Request) -> Request:
+    headers = with_known_codings(request.headers)
+    if headers is request.headers:
+        return request
+    return Request(
+        request.method,
+        request.host,
+        request.path,
+        request.query,
+        headers,
+        request.peer,
+        request.secure,
+        request.has_body,
+    )
 
 
 def decide(visit: Visit, ctx: Context) -> Decision:

@@ -6,14 +6,20 @@ Whether it is fresh is one comparison, and its head is rendered: what changes fr
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from edgeproxy.decision import Cause, Serve, Stamp
 from edgeproxy.http.message import Field, Response
 from edgeproxy.http.wire import render_fields
+
+if TYPE_CHECKING:
+    from edgeproxy.cache.rule import CacheRule
 
 Location = tuple[bytes, bytes, bytes]
 """Host, path and query: what a purge by URL names, whatever else is in the key."""
 
 OVERHEAD = 1200  # bytes of Python objects an entry costs beside its head and body; measured
+TAG_OVERHEAD = 80  # bytes that each of its tags costs beside its text
 
 
 class Entry:
@@ -89,24 +95,29 @@ class Entry:
             ]
         )
         self.size = len(response.body) + 2 * len(response.head) + len(key) + OVERHEAD
+        if tags:
+            self.size += sum([len(tag) + TAG_OVERHEAD for tag in tags])
         self._hit: Serve | None = None
 
     def age(self, now: float) -> int:
         """Seconds for the Age field, saturated (RFC 9111 §1.2.2)."""
         return max(0, min(int(now - self.born), 2**31))
 
-    def hit(self, ident: bytes, now: float) -> Serve:
+    def hit(self, rule: CacheRule, now: float) -> Serve:
         """The whole response with Age and Cache-Status of this second: all hits of a second share it."""
         hit = self._hit
         second = int(now)
         if hit is None or hit.stamp.at != second:
-            status = b"%b; hit; ttl=%d" % (ident, int(self.fresh_until - now))
-            hit = Serve(self.response, Cause.HIT, make_stamp(second, self.age(now), status))
+            status = b"%b; hit; ttl=%d" % (rule.ident, int(self.fresh_until - now))
+            word = b"" if not rule.x_cache else b"HIT" if now < self.fresh_until else b"STALE"
+            hit = Serve(self.response, Cause.HIT, make_stamp(second, self.age(now), status, word))
             self._hit = hit
         return hit
 
 
-def make_stamp(at: int, age: int, status: bytes) -> Stamp:
-    """The stamp of a response whose age is known."""
-    fields = ((b"Age", b"%d" % age), (b"Cache-Status", status))
+def make_stamp(at: int, age: int, status: bytes, x_cache: bytes = b"") -> Stamp:
+    """The stamp of a response whose age is known; `x_cache` where that is wanted too."""
+    fields: tuple[Field, ...] = ((b"Age", b"%d" % age), (b"Cache-Status", status))
+    if x_cache:
+        fields += ((b"X-Cache", x_cache),)
     return Stamp(at, fields, render_fields(fields))

@@ -60,6 +60,7 @@ class Body:
         "chunks",
         "dropped",
         "ended",
+        "kept",
         "readers",
         "recording",
         "size",
@@ -71,6 +72,7 @@ class Body:
         self.dropped = 0  # chunks no longer held
         self.size = 0  # bytes received
         self.recording = True
+        self.kept = True  # to be stored when it is whole, not only shared
         self.ended = False
         self.broken = False
         self.readers: list[Reader] = []

@@ -10,9 +10,8 @@ from urllib.parse import unquote_to_bytes
 
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.context import Context
+from edgeproxy.http.codings import canonical_codings
 from edgeproxy.http.message import Headers, Request
-
-_CODINGS = (b"br", b"gzip", b"zstd")
 
 
 def primary_key(rule: CacheRule, request: Request, query: bytes, ctx: Context) -> bytes:
@@ -30,6 +29,7 @@ def primary_key(rule: CacheRule, request: Request, query: bytes, ctx: Context) -
 
 
 def _dimensions(rule: CacheRule, request: Request, ctx: Context) -> list[bytes]:
+    # neither a token nor a country can hold what ends its kind and name, so no value spells another part
     parts = list(ctx.key_parts)
     for name in rule.headers:
         value = request.headers.get(name)
@@ -45,10 +45,12 @@ def _dimensions(rule: CacheRule, request: Request, ctx: Context) -> list[bytes]:
 
 
 def _cookies(headers: Headers) -> dict[bytes, bytes]:
+    """Values by name. What is sent twice counts twice: nobody knows which one the origin reads."""
     found: dict[bytes, bytes] = {}
     for part in (headers.get(b"cookie") or b"").split(b";"):
         name, _, value = part.strip().partition(b"=")
-        found.setdefault(name, value)
+        name = name.strip()
+        found[name] = found[name] + b";" + value if name in found else value
     return found
 
 
@@ -85,23 +87,10 @@ def variant_key(names: tuple[bytes, ...], headers: Headers) -> bytes:
             parts.append(b"-")
             continue
         if name == b"accept-encoding":
-            value = _normalised_codings(value)
+            value = canonical_codings(value)
         elif name == b"accept-language":  # tags are case-insensitive; their order may be a preference
             value = b",".join([b"".join(part.split()) for part in value.lower().split(b",")])
         else:
             value = b",".join([part.strip() for part in value.split(b",")])
         parts.append(b"%d:%b" % (len(value), value))
     return b"".join(parts)
-
-
-def _normalised_codings(value: bytes) -> bytes:
-    """The codings an answer could come in, in one order: clients spell the same wish in many ways (A65)."""
-    wanted: set[bytes] = set()
-    for part in value.lower().split(b","):
-        coding, _, parameter = part.partition(b";")
-        coding = coding.strip()
-        quality = parameter.strip().removeprefix(b"q=")
-        if parameter and not quality.strip(b"0."):
-            continue
-        wanted.update(_CODINGS if coding == b"*" else (coding,))
-    return b",".join([coding for coding in _CODINGS if coding in wanted])

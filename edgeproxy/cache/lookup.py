@@ -23,7 +23,7 @@ def lookup(
         if entry is None:
             return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS, key)
         if ctx.now < entry.fresh_until and not entry.must_validate:
-            return entry.hit(rule.ident, ctx.now)
+            return entry.hit(rule, ctx.now)
     if request.method != b"GET" and request.method != b"HEAD":
         return Fetch(Cause.METHOD)
     if request.has_body:
@@ -58,7 +58,7 @@ def lookup(
 
 def hit(rule: CacheRule, request: Request, entry: Entry, now: float, cause: Cause = Cause.HIT) -> Serve:
     """The stored response, part of it, or the 304 that the client's precondition asks for."""
-    stamp = entry.hit(rule.ident, now).stamp
+    stamp = entry.hit(rule, now).stamp
     return Serve(answer(request, entry), cause, stamp)
 
 

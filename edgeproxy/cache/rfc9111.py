@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zlib import crc32
+
 from edgeproxy.cache.directives import FOREVER, Directives, parse_cache_control
 from edgeproxy.cache.rule import HEURISTIC_CAP, CacheRule
 from edgeproxy.cache.targeted import response_control
@@ -57,6 +59,8 @@ def assess(
     must_validate = control.no_cache
     if (lifetime <= 0 or must_validate) and not validators:
         return "no-cache" if must_validate else "already-stale"
+    if rule.jitter:
+        lifetime -= lifetime * rule.jitter * _share(request.path, responded_at)
     born = responded_at - age
     fresh_until = born + lifetime
     swr = _window(control.stale_while_revalidate, rule.stale_while_revalidate)
@@ -77,9 +81,14 @@ def assess(
 
 
 def _left_out(rule: CacheRule, control: Directives) -> frozenset[bytes]:
-    """Fields that `private` and `no-cache` name (§5.2.2.4, §5.2.2.7), cookies, and what was for us alone."""
-    names = control.private_fields | control.no_cache_fields | {b"surrogate-control"}
+    """Fields that `private` and `no-cache` name (§5.2.2.4, §5.2.2.7), cookies, what clients do not get."""
+    names = control.private_fields | control.no_cache_fields | rule.hidden
     return names | {b"set-cookie"} if rule.strip_cookies else names
+
+
+def _share(path: bytes, at: float) -> float:
+    """A number from 0 to 1 that another path, or the same at another time, does not have."""
+    return crc32(b"%b %f" % (path, at)) / 0xFFFFFFFF
 
 
 def _window(from_origin: int | None, from_rule: float | None) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field, field_validator
@@ -11,7 +12,7 @@ from edgeproxy.record import record
 from edgeproxy.units import Duration, Model, Size
 
 _STATUS = re.compile(r"[1-5]\d\d|[1-5]xx|any")
-_DIMENSION = re.compile(r"variant|country|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_DIMENSION = re.compile(r"variant|country|device|claim:.+|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEURISTIC_CAP = 86400.0  # seconds a response may be fresh that does not say for how long
 
 
@@ -65,7 +66,15 @@ class CacheSection(Model):
     set_cookie: Literal["keep_out", "strip"] = "keep_out"
     """An answer that sets a cookie is not stored, or stored without its cookies."""
     vary_on: list[str] = Field(default_factory=list)
-    """More parts of the key: variant, country, header:NAME, cookie:NAME."""
+    """More parts of the key: variant, country, device, claim:PATH, header:NAME, cookie:NAME."""
+    accept_encoding: Literal["keep", "normalise"] = "keep"
+    """normalise: of Accept-Encoding the origin is told br, gzip and zstd, in one order, and no more."""
+    min_uses: int = Field(default=1, ge=1, le=1000)
+    """An answer is stored when it was asked for so many times; counted per worker."""
+    jitter: float = Field(default=0.0, ge=0.0, le=0.5)
+    """A share of its freshness that an answer may lose, so that what came together does not go together."""
+    x_cache: bool = False
+    """Say X-Cache too: HIT, STALE, REVALIDATED, MISS or BYPASS."""
     query: QueryRule = QueryRule()
     """Which query parameters count."""
     ranges: Literal["fill", "pass"] = "fill"
@@ -81,7 +90,8 @@ class CacheSection(Model):
         for one in value:
             if _DIMENSION.fullmatch(one) is None:
                 raise ValueError(
-                    f"{one!r} is not a part of the key; write variant, country, header:NAME or cookie:NAME"
+                    f"{one!r} is not a part of the key; "
+                    "write variant, country, device, claim:PATH, header:NAME or cookie:NAME"
                 )
         return value
 
@@ -119,6 +129,14 @@ class CacheRule:
     headers: tuple[bytes, ...]  # lower-case names whose values are part of the key
     cookies: tuple[bytes, ...]
     country: bool
+    device: bool
+    claims: tuple[str, ...]
+    tag_fields: tuple[bytes, ...]  # lower-case names of response fields with tags
+    hidden: frozenset[bytes]  # lower-case names of response fields that are not for clients
+    known_codings: bool  # of Accept-Encoding only the codings we know count, here and at the origin
+    min_uses: int
+    jitter: float  # share of a lifetime
+    x_cache: bool
     plain_query: bool  # the query is taken as it is
     sort: bool
     allow: frozenset[bytes] | None
@@ -138,9 +156,23 @@ class CacheRule:
         return by.get(str(status)) or by.get(f"{status // 100}xx") or by.get("any")
 
 
-def compile_rule(section: CacheSection, ident: bytes, largest: int) -> CacheRule:
+TAG_FIELDS = ("Surrogate-Key", "Cache-Tag")
+
+
+def compile_rule(
+    section: CacheSection,
+    ident: bytes,
+    largest: int,
+    *,
+    tag_fields: Iterable[str] = TAG_FIELDS,
+    strip_tags: bool = False,
+) -> CacheRule:
     """The rule of a section; `largest` bytes is what the store takes at most."""
     query = section.query
+    tags = tuple(name.lower().encode() for name in tag_fields)
+    hidden = {b"surrogate-control", *(tags if strip_tags else ())}
+    if section.x_cache:
+        hidden.add(b"x-cache")  # an origin's own would contradict ours
     named = [one.partition(":") for one in section.vary_on]
     return CacheRule(
         ident=ident,
@@ -151,6 +183,14 @@ def compile_rule(section: CacheSection, ident: bytes, largest: int) -> CacheRule
         headers=tuple(name.lower().encode() for kind, _, name in named if kind == "header"),
         cookies=tuple(name.encode() for kind, _, name in named if kind == "cookie"),
         country="country" in section.vary_on,
+        device="device" in section.vary_on,
+        claims=tuple(dict.fromkeys(name for kind, _, name in named if kind == "claim")),
+        tag_fields=tags,
+        hidden=frozenset(hidden),
+        known_codings=section.accept_encoding == "normalise",
+        min_uses=section.min_uses,
+        jitter=section.jitter,
+        x_cache=section.x_cache,
         plain_query=not query.sort and query.allow is None and not query.deny,
         sort=query.sort,
         allow=None if query.allow is None else frozenset(name.encode() for name in query.allow),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from edgeproxy.cache.conditional import answer, freshened_fields, validates
 from edgeproxy.cache.entry import Entry, Location, make_stamp
 from edgeproxy.cache.key import variant_key
@@ -17,7 +19,9 @@ from edgeproxy.record import record
 FAILURES = frozenset({500, 502, 503, 504})  # RFC 5861 §4
 COOKIES = frozenset({b"set-cookie"})  # of one client, whoever validated for all
 UNSAFE_OK = range(200, 400)
-TAGS = 256  # per response
+TAGS = 1024  # per response; more could not all be purged by
+_TAG_ENDS = re.compile(rb"[,\s]+")
+_BY_SPACE = frozenset({b"surrogate-key", b"xkey"})  # where a comma belongs to the tag
 
 
 @record
@@ -101,6 +105,9 @@ def settle(
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > rule.object_size:
         return Pass("too-large")
+    tags = response_tags(headers, rule.tag_fields)
+    if tags is None:
+        return Pass("too-many-tags")
     return Store(
         fetch.key,
         (request.host, request.path, request.query),
@@ -110,7 +117,7 @@ def settle(
         status,
         int(verdict.fresh_until - responded_at),
         rule.object_size,
-        response_tags(headers),
+        tags,
     )
 
 
@@ -219,11 +226,15 @@ def _entry(
     )
 
 
-def response_tags(headers: Headers) -> frozenset[bytes]:
-    """What a purge by tag may name: words of Surrogate-Key, members of Cache-Tag; bounded."""
-    keys = (headers.get(b"surrogate-key") or b"").split()
-    keys += [part.strip() for part in (headers.get(b"cache-tag") or b"").split(b",")]
-    return frozenset(keys[:TAGS]) - {b""}
+def response_tags(headers: Headers, names: tuple[bytes, ...]) -> frozenset[bytes] | None:
+    """What a purge by tag may name: words of Surrogate-Key, members of Cache-Tag. None: too many."""
+    found: list[bytes] = []
+    for name in names:
+        value = headers.get(name)
+        if value is not None:
+            found += value.split() if name in _BY_SPACE else _TAG_ENDS.split(value)
+    tags = frozenset(found) - {b""}
+    return None if len(tags) > TAGS else tags
 
 
 def serve_entry(
@@ -239,8 +250,18 @@ def serve_entry(
     """The stored response after the origin was asked: validated, or standing in for a failure."""
     word = Cause.STALE if cause is Cause.STALE_ERROR else cause
     status = cache_status(rule.ident, word, fwd_status, stored=stored, ttl=int(entry.fresh_until - now))
-    stamp = make_stamp(int(now), entry.age(now), status)
+    said = x_cache(cause, fwd_status) if rule.x_cache else b""
+    stamp = make_stamp(int(now), entry.age(now), status, said)
     return Serve(answer(request, entry), cause, stamp)
+
+
+def x_cache(cause: Cause, fwd_status: int) -> bytes:
+    """What X-Cache says of an answer that the origin was asked for; there is no standard for it."""
+    if cause is Cause.STALE_ERROR:
+        return b"STALE"
+    if cause in (Cause.BYPASS, Cause.METHOD):
+        return b"BYPASS"
+    return b"REVALIDATED" if fwd_status == 304 else b"MISS"
 
 
 def cache_status(

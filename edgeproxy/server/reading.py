@@ -176,7 +176,7 @@ class RequestReader(HttpToolsProtocol):
             or len(line) > min(limits.url_size, limits.head_size - LONGEST_REPEATED)
         ):
             return None
-        before = last.request
+        before = last.received
         try:
             host, path, query = split_target(match[2], before.headers.index[b"host"], secure=before.secure)
         except RequestError:
