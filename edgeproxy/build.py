@@ -33,6 +33,8 @@ from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.origins import publish_upstream
+from edgeproxy.peers import NAME as OTHER_WORKERS
+from edgeproxy.peers import Peers, link
 from edgeproxy.pipeline import Edge, Match, Refuse, Route, RouteTable
 from edgeproxy.policies.ab import AbTest
 from edgeproxy.policies.condition import condition
@@ -84,7 +86,8 @@ class Parts:
         self.edge = self._build_edge()
         limits = Limits(**dict(config.server.limits))
         if previous is None:
-            fetcher = Fetcher(self.upstreams, self.trusted.forwarded_fields, steady, self._origin_meters)
+            forwarded, peers = self.trusted.forwarded_fields, self._peers(slot)
+            fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, peers)
             prefix = f"{config.edge.pop}-{slot:x}{int(shared.started_at):x}-"
             self.hall = Hallway(self.edge, limits, fetcher, self.meters, self.log, prefix, shared.purge_log)
             self.hall.proxy_protocol_ports = frozenset(
@@ -161,6 +164,13 @@ class Parts:
             if not origin.tls.verify:
                 logger.warning("origins.%s.tls.verify is false: anybody on the way can answer for it", name)
             yield name, Upstream(name, origin, sweeper=self.sweeper, resolver=self.resolver, health=cells)
+
+    def _peers(self, slot: int) -> Peers | None:
+        links = self.shared.links
+        if links is None:
+            return None
+        meters = OriginMeters(self.slot, OTHER_WORKERS)
+        return link(links.flights, links.paths, links.secret, slot, meters, self.sweeper, self.resolver)
 
     def _build_geo(self) -> None:
         paths = self.config.geo.paths

@@ -16,10 +16,11 @@ from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Decision, Fetch, Serve
 from edgeproxy.door import Door, Report
 from edgeproxy.errors import RequestError
-from edgeproxy.fetch import Fetcher, Job
+from edgeproxy.fetch import Fetcher
 from edgeproxy.http.message import Field, Request
 from edgeproxy.http.replies import problem
 from edgeproxy.http.wire import render_fields
+from edgeproxy.job import Job
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.outcome import Outcome
 from edgeproxy.pipeline import Edge, Visit, decide
@@ -103,7 +104,7 @@ class Hallway:
     def decide(self, visit: Visit, now: float, wall: float) -> tuple[Context, Decision]:
         """Context and decision of one request. Never raises: what fails becomes a 500."""
         if self._purged[0] != visit.edge.store.position:
-            apply_purges(visit.edge.store, self._purge_log, now)
+            self.catch_up(now)
         ctx = Context(now, wall, visit.client, visit.route.name, self.next_request_id)
         try:
             return ctx, decide(visit, ctx)
@@ -112,6 +113,10 @@ class Hallway:
             self._meters.failed()
             error = RequestError(500, "internal", "The edge failed on this request.")
             return ctx, self.problem(visit.request, ctx, error)
+
+    def catch_up(self, now: float) -> None:
+        """Carry out the purges that this worker has not seen yet. Call it before anything is looked up."""
+        apply_purges(self.edge.store, self._purge_log, now)
 
     def problem(self, request: Request, ctx: Context, error: RequestError) -> Serve:
         """The answer to a request that was refused after it had been parsed."""

@@ -1,13 +1,16 @@
 """What all processes of one machine's edge share; made by the supervisor before it forks.
 
-Cells for the numbers, buckets for the limits, the purge log, one byte of health per server, and the text of
-the accepted configuration, which a reload replaces.
+Cells for the numbers, buckets for the limits, the purge log, one byte of health per server, who fetches what,
+the sockets between workers, and the text of the accepted configuration, which a reload replaces.
 """
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
+import secrets
+import socket
 import tempfile
 import time
 from collections.abc import Iterator
@@ -16,9 +19,12 @@ from pathlib import Path
 from edgeproxy import __version__
 from edgeproxy.cache.store import HELD
 from edgeproxy.config import Config
+from edgeproxy.flight_table import FlightTable
 from edgeproxy.observe.cells import Cells, encode_series
 from edgeproxy.policies.bucket_table import BucketTable
 from edgeproxy.purge_log import PurgeLog
+
+logger = logging.getLogger("edgeproxy.shared")
 
 HEALTH_BYTES = 65_536  # servers whose health can be shared; more than any configuration names
 
@@ -34,6 +40,7 @@ class Shared:
         self.purge_log = PurgeLog()
         self.held = memoryview(mmap.mmap(-1, HELD))
         self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))
+        self.links = _links(workers)
         self.started_at = time.time()
         self._text = _anonymous_file()
         self._slot = self.cells.slot(workers + 1)
@@ -72,6 +79,8 @@ class Shared:
     def died(self, slot: int) -> None:
         """A process ended on its own: what it had open is closed."""
         self.cells.clear_gauges(slot)
+        if self.links is not None:
+            self.links.flights.clear(slot)
         if slot < self.workers:
             self._slot.counter("edgeproxy_worker_restarts_total").inc()
 
@@ -94,6 +103,43 @@ class Shared:
             end = at + len(origin.servers)
             yield name, self.health[at:end]
             at = end
+
+
+class Links:
+    """How the workers reach one another: a Unix socket each, in a folder that only we may enter.
+
+    The listeners stay open in the supervisor, so that a worker that restarts finds its own again.
+    Raises OSError when there is no place for the folder.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.flights = FlightTable()
+        self.secret = secrets.token_bytes(32)
+        self._folder = tempfile.TemporaryDirectory(prefix="edgeproxy-", ignore_cleanup_errors=True)
+        self.paths = [str(Path(self._folder.name, f"worker-{slot}")) for slot in range(workers)]
+        self.listeners = [_listener(path) for path in self.paths]
+
+    def close(self) -> None:
+        """Remove the folder; for the supervisor, at the end."""
+        self._folder.cleanup()
+
+
+def _links(workers: int) -> Links | None:
+    if workers == 1:
+        return None
+    try:
+        return Links(workers)
+    except OSError as error:
+        logger.warning("workers do not share what they fetch: no place for their sockets: %s", error)
+        return None
+
+
+def _listener(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(path)
+    listener.listen(1024)
+    listener.setblocking(False)
+    return listener
 
 
 def _anonymous_file() -> int:

@@ -17,11 +17,12 @@ from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.request import FILLING, request_head
 from edgeproxy.origin.upstream import Upstream
+from edgeproxy.peers import FLIGHT
 
 if TYPE_CHECKING:
     import asyncio
 
-    from edgeproxy.fetch import Job
+    from edgeproxy.job import Job
 
 NOTHING: frozenset[bytes] = frozenset()
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY"})
@@ -60,6 +61,7 @@ class Trip:
         "_target",
         "_task",
         "connection",
+        "flight",
         "headers",
         "job",
         "length",
@@ -72,7 +74,11 @@ class Trip:
         "upstream",
     )
 
-    def __init__(self, sender: Sender, job: Job, upstream: Upstream, meters: OriginMeters) -> None:
+    def __init__(
+        self, sender: Sender, job: Job, upstream: Upstream, meters: OriginMeters, flight: bytes = b""
+    ) -> None:
+        """`flight` is the name of a fetch that another worker is at already, and `upstream` that worker."""
+        self.flight = flight
         self._sender = sender
         self.job = job
         self.upstream = upstream
@@ -142,12 +148,14 @@ class Trip:
     def _head(self, connection: OriginConnection, body: RequestBody | None) -> bytes:
         job = self.job
         visit, ctx, fetch = job.visit, job.ctx, job.fetch
-        plain = body is None and not ctx.to_origin and fetch.entry is None and visit.plain
+        plain = body is None and not ctx.to_origin and fetch.entry is None and visit.plain and not self.flight
         if plain and visit.sent is not None and visit.sent[0] == connection.server.host:
             return visit.sent[1]
         request = visit.request
         extra = self._sender.forwarded(request, visit.client)
-        if fetch.entry is not None:
+        if self.flight:  # it shall have the whole, whatever we hold
+            extra.append((FLIGHT, self.flight))
+        elif fetch.entry is not None:
             extra += fetch.entry.validators
         head = request_head(
             request,
@@ -176,6 +184,7 @@ class Trip:
                 self.upstream.failed(connection.server, error)
         if (
             report.tries < TRIES
+            and not self.flight
             and connection is not None
             and self._may_retry(error, reused=reused)
             and self.upstream.may_retry()

@@ -128,16 +128,26 @@ class Body:
 class Flight(Generic[J]):
     """The jobs that wait for one key. Once the answer is shared, `join` serves a late one at once."""
 
-    __slots__ = ("_body", "_join", "jobs", "key", "landed", "on_landing", "partial")
+    __slots__ = ("_body", "_join", "began", "jobs", "key", "landed", "leader", "partial", "refreshes")
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, began: float = 0.0) -> None:
         self.key = key
+        self.began = began  # steady seconds
         self.landed = False
-        self.on_landing: Callable[[], None] | None = None
+        self.leader = -1  # the slot of another worker that is asked for it
+        self.refreshes = False  # an entry that clients are served from meanwhile
         self.jobs: list[J] = []
         self.partial: list[J] = []  # want a part of the body, and wait for the whole
         self._body: Body | None = None
         self._join: Callable[[J], None] | None = None
+
+    @classmethod
+    def of(cls, key: bytes, job: J) -> Flight[J]:
+        """One that nobody else can find."""
+        flight = cls(key)
+        flight.jobs.append(job)
+        flight.landed = True
+        return flight
 
     def share(self, body: Body, join: Callable[[J], None]) -> None:
         """The answer can be shared: later jobs are handed to `join`, while all of the body is there."""
@@ -173,18 +183,25 @@ class Flights(Generic[J]):
     def find(self, key: bytes) -> Flight[J] | None:
         return self.flights.get(key)
 
-    def lead(self, key: bytes) -> Flight[J]:
+    def lead(self, key: bytes, now: float) -> Flight[J]:
         """A new flight that later misses of this key will find."""
-        flight = self.flights[key] = Flight[J](key)
+        flight = self.flights[key] = Flight[J](key, now)
         return flight
 
-    def land(self, flight: Flight[J]) -> None:
-        """Later misses start their own."""
-        if flight.on_landing is not None and not flight.landed:
-            flight.on_landing()
-        flight.landed = True
+    def land(self, flight: Flight[J]) -> bool:
+        """Later misses start their own. False when it had landed before."""
         if self.flights.get(flight.key) is flight:
             del self.flights[flight.key]
+        before, flight.landed = flight.landed, True
+        return not before
+
+    def stalled(self, before: float) -> list[Flight[J]]:
+        """Those that began before that moment, and still keep several waiting for the head."""
+        return [
+            flight
+            for flight in self.flights.values()
+            if flight.began < before and flight.join is None and len(flight.jobs) > 1
+        ]
 
     def must_pass(self, key: bytes, now: float) -> bool:
         until = self.passes.get(key)

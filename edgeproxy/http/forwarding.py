@@ -26,6 +26,7 @@ UNTRUSTED_NAMES = frozenset(
         b"x-host", b"x-url-scheme", b"front-end-https", b"x-http-method-override", b"x-http-method",
         b"x-method-override", b"x-accel-redirect", b"x-accel-buffering", b"x-accel-charset",
         b"x-accel-expires", b"x-accel-limit-rate", b"x-sendfile", b"x-sendfile-type", b"x-accel-mapping",
+        b"edge-flight",
     }
 )  # fmt: skip
 """Inbound fields, lower case, that never reach an origin: ours to write, or there to deceive it."""

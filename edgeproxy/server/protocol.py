@@ -58,7 +58,7 @@ class EdgeProtocol(RequestReader):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.lost()
-            self.hall.observe(exchange, "client-gone", steady())
+            self._count(exchange, "client-gone", steady())
         self.waiting.clear()
         super().connection_lost(exc)
 
@@ -228,7 +228,7 @@ class EdgeProtocol(RequestReader):
     def exchange_over(self, exchange: Exchange) -> None:
         """An answer was written whole."""
         now = steady()
-        self.hall.observe(exchange, "", now)
+        self._count(exchange, "", now)
         if self.exchange is not exchange:
             return
         self.exchange = None
@@ -243,6 +243,9 @@ class EdgeProtocol(RequestReader):
             if self.waiting or self.flow.read_paused:
                 self._next()
             self._rest()
+
+    def _count(self, exchange: Exchange, ending: str, now: float) -> None:
+        self.hall.observe(exchange, ending, now)
 
     def _close(self) -> None:
         self.closing = True
@@ -266,7 +269,7 @@ class EdgeProtocol(RequestReader):
 
     def exchange_aborted(self, exchange: Exchange) -> None:
         """An answer broke off: reset, so that nobody takes it for whole."""
-        self.hall.observe(exchange, "aborted", steady())
+        self._count(exchange, "aborted", steady())
         self.exchange = None
         self.closing = True
         self.transport.abort()

@@ -118,6 +118,8 @@ class Supervisor:
                 )
                 self._signal_all(signal.SIGKILL)
                 self._deadline = now + 5.0
+        if self._shared.links is not None:
+            self._shared.links.close()
         logger.info("stopped")
         return 0
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.server import ServerState
 
 from edgeproxy.app import EdgeApp
 from edgeproxy.build import Parts
@@ -20,6 +21,7 @@ from edgeproxy.clock import steady
 from edgeproxy.config import load_config
 from edgeproxy.errors import ConfigError
 from edgeproxy.hallway import Hallway
+from edgeproxy.server.peer_door import serve_peers
 from edgeproxy.server.protocol import EdgeProtocol
 from edgeproxy.shared import Shared
 
@@ -66,6 +68,15 @@ class Worker:
         await asyncio.gather(*self._tasks, *self._feeds, return_exceptions=True)
         await self.parts.close()
 
+    async def serve_peers(self, config: uvicorn.Config) -> asyncio.Server | None:
+        """Answer the other workers of this machine, when there are any."""
+        links = self.shared.links
+        if links is None:
+            return None
+        if not config.loaded:
+            config.load()
+        return await serve_peers(config, ServerState(), links.listeners[self.slot])
+
     def reload(self) -> None:
         """Build the accepted configuration and swap it in. What fails leaves the running one as it is."""
         try:
@@ -109,6 +120,7 @@ class Worker:
             if lag > LAG_WARNING:
                 logger.warning("the event loop of slot %d was blocked for %.0f ms", self.slot, lag * 1000)
             self.hall.sweep()
+            self.hall.fetcher.sweep(steady())
 
     async def _publish(self) -> None:
         """Cache and origin figures into the shared cells, once a second."""
@@ -181,8 +193,11 @@ async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+    peers = await worker.serve_peers(server.config)
     shared.ready(slot)
     await server.serve(sockets)
+    if peers is not None:
+        peers.close()
     await worker.stop()
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import uvicorn
@@ -13,6 +13,7 @@ import uvicorn
 from edgeproxy.app import EdgeApp
 from edgeproxy.server.protocol import EdgeProtocol
 from edgeproxy.server.worker import EdgeServer, Worker
+from edgeproxy.shared import Shared
 
 PATIENCE = 5.0  # seconds anything here may take
 
@@ -111,6 +112,27 @@ async def running(config: str, folder: Path, door: str) -> AsyncGenerator[Runnin
     path = folder / "edge.yaml"
     path.write_text(config)
     worker = Worker.alone(path)
+    async with serving(worker, "native" if door == "native" else "asgi") as edge:
+        yield edge
+
+
+@asynccontextmanager
+async def running_workers(config: str, folder: Path, count: int) -> AsyncGenerator[list[Running]]:
+    """The workers of one machine, in this process, each on a port of its own."""
+    path = folder / "edge.yaml"
+    path.write_text(config)
+    shared = Shared.create(path, count)
+    assert shared.links is not None
+    async with AsyncExitStack() as stack:
+        stack.callback(shared.links.close)
+        yield [
+            await stack.enter_async_context(serving(Worker(shared, slot), "native")) for slot in range(count)
+        ]
+
+
+@asynccontextmanager
+async def serving(worker: Worker, door: str) -> AsyncGenerator[Running]:
+    """A worker behind one of the doors, and its socket for the others."""
     await worker.start()
     protocol = EdgeProtocol if door == "native" else "httptools"
     settings = uvicorn.Config(
@@ -119,6 +141,7 @@ async def running(config: str, folder: Path, door: str) -> AsyncGenerator[Runnin
         access_log=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = EdgeServer(settings, lambda: worker.hall)
+    peers = await worker.serve_peers(settings)
     listener = socket.create_server(("127.0.0.1", 0))
     serving = asyncio.get_running_loop().create_task(server.serve([listener]))
     edge = Running(worker, listener.getsockname()[1])
@@ -131,4 +154,6 @@ async def running(config: str, folder: Path, door: str) -> AsyncGenerator[Runnin
         edge.close()
         server.should_exit = True
         await serving
+        if peers is not None:
+            peers.close()
         await worker.stop()

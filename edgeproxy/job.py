@@ -1,0 +1,127 @@
+"""One client's wish of an answer from the origin, and the ways it can be answered at once."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.rule import CacheRule
+from edgeproxy.cache.settle import cache_status, x_cache
+from edgeproxy.context import Context
+from edgeproxy.decision import Cause, Fetch, Serve
+from edgeproxy.door import Door
+from edgeproxy.errors import OriginError
+from edgeproxy.http.message import Field
+from edgeproxy.http.replies import problem
+from edgeproxy.origin.request import response_fields
+from edgeproxy.pipeline import Visit
+from edgeproxy.record import record
+from edgeproxy.trip import Trip
+
+NOTHING: frozenset[bytes] = frozenset()
+CONSUMED = frozenset({b"surrogate-control"})  # said to caches like us, not to clients
+SENTENCES = {
+    500: "The edge failed on this request.",
+    502: "The origin could not be reached, or its answer was not usable.",
+    503: "The origin has no capacity to spare at the moment.",
+    504: "The origin did not answer in time.",
+    508: "The request came back to this edge: somewhere it is forwarded in a loop.",
+}
+
+
+class PeerDoor(Protocol):
+    """The door of a job that came from another worker: it gets entries as they are, or hears that it
+    has to ask the origin itself."""
+
+    def hand(self, entry: Entry, now: float) -> None: ...
+    def alone(self) -> None: ...
+
+
+@record
+class Job:
+    """Everything a fetch needs to know. `door` is None for a refresh; `peer` is the same door when
+    another worker asks."""
+
+    visit: Visit
+    ctx: Context
+    fetch: Fetch
+    door: Door | None
+    peer: PeerDoor | None = None
+
+    @property
+    def ranged(self) -> bool:
+        """Does it want a part only?"""
+        return b"range" in self.visit.request.headers.index
+
+    @property
+    def passing(self) -> Job:
+        """The same wish as something between this client and the origin: nothing is kept of it."""
+        return Job(self.visit, self.ctx, Fetch(self.fetch.cause), self.door)
+
+    @property
+    def unconditional(self) -> Job:
+        """The same wish without what is stored already."""
+        return Job(self.visit, self.ctx, Fetch(self.fetch.cause, self.fetch.key), self.door)
+
+    @property
+    def waits(self) -> bool:
+        """Is there a client that still wants the answer?"""
+        return self.door is not None and not self.door.gone
+
+
+def serve(job: Job, answer: Serve) -> None:
+    """Give the client a complete answer."""
+    door = job.door
+    if door is not None and not door.gone:
+        door.report.cause = answer.cause
+        door.serve(answer)
+
+
+def refuse(job: Job, error: OriginError) -> None:
+    """Tell the client why there is no answer (RFC 9457, RFC 9209), or break off the one under way."""
+    door = job.door
+    if door is None or door.gone:
+        return
+    door.report.error = error.error
+    if door.started:
+        door.abort()
+        return
+    proxy_status = b"%b; error=%b" % (job.visit.edge.ident, error.error.encode())
+    answer = problem(
+        job.visit.request,
+        job.ctx,
+        error.status,
+        error.error,
+        SENTENCES[error.status],
+        [(b"Proxy-Status", proxy_status)],
+    )
+    door.serve(Serve(answer, job.fetch.cause, reason=error.error))
+
+
+def relay(trip: Trip, reason: str) -> None:
+    """Pass the answer on to the one client that asked, nothing kept; `reason` is told in Cache-Status."""
+    job = trip.job
+    door = job.door
+    if door is None or door.gone:
+        trip.abandon()
+        return
+    cause = job.fetch.cause
+    door.report.cause = cause
+    status = cache_status(job.visit.edge.ident, cause, trip.status, detail=reason)
+    fields = response_fields(
+        trip.headers, CONSUMED if b"surrogate-control" in trip.headers.index else NOTHING
+    )
+    cookie = trip.affinity()
+    if cookie is not None:  # only here: what is stored or shared belongs to no client
+        fields = [*fields, cookie]
+    door.start(trip.status, fields, status, trip.length)
+    trip.relay_to(door)
+
+
+def fields_for_client(trip: Trip, rule: CacheRule | None, cause: Cause) -> list[Field]:
+    """The fields of an answer that goes to the client who asked for it."""
+    hidden = CONSUMED if rule is None else rule.hidden
+    fields = response_fields(trip.headers, NOTHING if hidden.isdisjoint(trip.headers.index) else hidden)
+    if rule is not None and rule.x_cache:
+        fields.append((b"X-Cache", x_cache(cause, trip.status)))
+    return fields

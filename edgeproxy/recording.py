@@ -1,0 +1,128 @@
+"""An answer that is being kept: recorded for the cache while everybody who waits for it reads along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from edgeproxy.cache.admission import Uses
+from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.flight import Body, Flight
+from edgeproxy.cache.rule import CacheRule
+from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry
+from edgeproxy.errors import OriginError
+from edgeproxy.http.message import Field
+from edgeproxy.job import Job, fields_for_client, serve
+from edgeproxy.peers import POSITION
+from edgeproxy.trip import Trip
+
+
+class Recorder(Protocol):
+    """What a recording asks of the fetcher."""
+
+    uses: Uses
+    clock: Callable[[], float]
+
+    def alone(self, job: Job) -> None: ...
+    def landed(self, flight: Flight[Job], entry: Entry | None) -> None: ...
+
+
+class Recording:
+    """The answer of `trip`, read by the jobs of `flight`; None when nobody else knows of it."""
+
+    __slots__ = ("_body", "_fetcher", "_flight", "_rule", "_settled", "_trip")
+
+    def __init__(
+        self, fetcher: Recorder, trip: Trip, rule: CacheRule, settled: Store, flight: Flight[Job]
+    ) -> None:
+        connection = trip.connection
+        assert connection is not None  # noqa: S101 - its head came this moment
+        self._fetcher = fetcher
+        self._trip = trip
+        self._settled = settled
+        self._flight = flight
+        self._body = Body(settled.object_size, connection.pause, connection.resume)
+        self._rule = rule
+        job = trip.job
+        if rule.min_uses > 1 and job.fetch.entry is None:
+            self._body.kept = fetcher.uses.reaches(settled.key, rule.min_uses)
+
+    def begin(self) -> None:
+        """Let those who wait read, and those who come later join."""
+        trip, flight = self._trip, self._flight
+        flight.share(self._body, self.share)
+        if trip.job.door is not None:
+            trip.job.door.on_gone = None  # the fill goes on without its client: the cache wants it (A69)
+        for job in flight.jobs:
+            self.share(job)
+        trip.on_done = self._done
+        trip.flow_to(self._body)
+
+    def share(self, job: Job) -> None:
+        """Let one client read the body that is being recorded, or send it off alone (A69)."""
+        door = job.door
+        if door is None or door.gone:
+            return
+        trip, settled = self._trip, self._settled
+        if not settled.suits(job.visit.request):
+            self._fetcher.alone(job)
+            return
+        if job.ranged:
+            self._flight.partial.append(job)
+            return
+        leads = job is trip.job and not trip.flight
+        status = cache_status(
+            job.visit.edge.ident,
+            job.fetch.cause,
+            trip.status,
+            stored=self._body.kept,
+            collapsed=not leads,
+            ttl=settled.ttl,
+        )
+        door.report.cause = job.fetch.cause
+        # the one who asked gets all of it, the others what anybody may have
+        if leads:
+            fields = fields_for_client(trip, self._rule, job.fetch.cause)
+        else:
+            fields = settled.shared_fields(self._fetcher.clock())
+            if job.peer is not None:
+                fields += self._for_peers()
+            elif self._rule.x_cache:
+                fields.append((b"X-Cache", b"MISS"))
+        door.start(trip.status, fields, status, trip.length)
+        self._body.read_by(door)
+
+    def _for_peers(self) -> list[Field]:
+        """What another worker needs to decide as this one did."""
+        hidden = self._rule.hidden
+        said = [field for field in self._trip.headers if field[0].lower() in hidden]
+        return [*said, (POSITION, b"%d" % self._trip.position)]
+
+    def _done(self, error: OriginError | None) -> None:
+        trip = self._trip
+        entry = None
+        if error is None and self._body.recording:
+            entry = build_entry(self._settled, self._body.content(), trip.position)
+            if self._body.kept:
+                trip.job.visit.edge.store.put(entry)
+        if error is not None:
+            trip.report.error = error.error
+        # what is said to caches only is not stored with it: others could not read it from there
+        shared = self._body.kept and self._rule.hidden.isdisjoint(trip.headers.index)
+        self._fetcher.landed(self._flight, entry if shared else None)
+        for job in self._flight.partial:
+            self._serve_part(job, entry)
+
+    def _serve_part(self, job: Job, entry: Entry | None) -> None:
+        """The whole is here, or will not be: a client that wants a part of it gets that, or asks itself."""
+        if entry is None:
+            self._fetcher.alone(job)
+        else:
+            now = self._fetcher.clock()
+            request, cause = job.visit.request, job.fetch.cause
+            serve(
+                job,
+                serve_entry(
+                    self._rule, request, entry, cause, self._trip.status, now, stored=self._body.kept
+                ),
+            )

@@ -1,0 +1,91 @@
+"""The door for the other workers of this machine: they ask for a flight by name, and read along.
+
+Only our own workers come here, over a socket in a folder of ours. What they ask for has passed their
+policies; nothing of it is counted or logged a second time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+from edgeproxy.cache.entry import Entry
+from edgeproxy.clock import steady, wall
+from edgeproxy.context import Context
+from edgeproxy.decision import Cause, Fetch
+from edgeproxy.http.framing import Framing
+from edgeproxy.http.message import Field, Request
+from edgeproxy.http.wire import render_fields
+from edgeproxy.job import Job
+from edgeproxy.peers import POSITION
+from edgeproxy.pipeline import Visit
+from edgeproxy.server.exchange import Exchange
+from edgeproxy.server.protocol import EdgeProtocol
+from edgeproxy.server.reading import RequestReader
+
+
+class PeerExchange(Exchange):
+    """One answer to another worker: the fields of the origin, nothing of ours added."""
+
+    __slots__ = ()
+
+    def _rendered(self, fields: list[Field], cache_status: bytes) -> bytes:
+        return render_fields(fields)
+
+    def hand(self, entry: Entry, now: float) -> None:
+        """What is stored here, with its age and the purge position that it is of."""
+        response = entry.response
+        fields = [field for field in response.fields if field[0].lower() != b"content-length"]
+        fields += [(b"Age", b"%d" % entry.age(now)), (POSITION, b"%d" % entry.position)]
+        self.start(response.status, fields, b"", len(response.body))
+        self.write(response.body)
+        self.end()
+
+    def alone(self) -> None:
+        """There is nothing to share."""
+        if not self.gone and not self.started:
+            self.start(404, [], b"", 0)
+            self.end()
+
+
+class PeerProtocol(EdgeProtocol):
+    """One connection of another worker."""
+
+    def connection_made(self, transport: Any) -> None:
+        RequestReader.connection_made(self, transport)
+        self.deadline = float("inf")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.lost()
+        RequestReader.connection_lost(self, exc)
+
+    def _arrived(self, request: Request, framing: Framing, *, keep_alive: bool, http10: bool) -> None:
+        now = steady()
+        exchange = PeerExchange(self, request, None, keep_alive=keep_alive, http10=http10)
+        self._begin(exchange, now)
+        hall = self.hall
+        visit = exchange.visit = Visit(hall.edge, request)
+        exchange.ctx = Context(now, wall(), "", visit.route.name, "")
+        peers = hall.fetcher.peers
+        key = peers.key_of(request.headers) if peers is not None else None
+        if key is None:
+            exchange.alone()
+        elif not hall.fetcher.join(key, Job(visit, exchange.ctx, Fetch(Cause.MISS, key), exchange, exchange)):
+            hall.catch_up(now)
+            entry, _ = hall.edge.store.find(key, request.headers)
+            if entry is not None and entry.fresh_until > now and not entry.must_validate:
+                exchange.hand(entry, now)
+            else:
+                exchange.alone()
+
+    def _count(self, exchange: Exchange, ending: str, now: float) -> None:
+        """It was counted where its client is."""
+
+
+async def serve_peers(config: Any, state: Any, listener: socket.socket) -> asyncio.Server:
+    """Answer the other workers on `listener`; `config` and `state` as uvicorn gives them to a protocol."""
+    loop = asyncio.get_running_loop()
+    return await loop.create_unix_server(lambda: PeerProtocol(config, state, {}), sock=listener)

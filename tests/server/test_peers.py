@@ -1,0 +1,272 @@
+"""Several workers, one machine: what one of them fetches, the others do not fetch again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.cache.entry import Entry
+from edgeproxy.clock import steady
+from edgeproxy.flight_table import LONGEST, FlightTable
+from edgeproxy.observe.outcome import OriginMeters
+from edgeproxy.peers import Peers
+from edgeproxy.purge_log import PurgeKind
+from edgeproxy.server.worker import Worker
+from edgeproxy.shared import Shared
+from tests.helpers.edge import Answer, Running, running_workers, serving
+from tests.helpers.scripted_origin import Peer, ScriptedOrigin
+
+CONFIG = """
+edge: {{id: edge-1, pop: ams}}
+server: {{listen: ["127.0.0.1:8080"], workers: 2, access_log: {{path: "off"}}}}
+admin: {{listen: null}}
+origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 1s, first_byte: 3s}}}}}}
+routes: [{{name: all, origin: main, cache: {{ttl: 60s}}}}]
+"""
+FRESH = "Cache-Control: max-age=60"
+
+
+def reply(body: bytes, *fields: str, status: str = "200 OK") -> bytes:
+    return (
+        "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *fields, "", ""]).encode() + body
+    )
+
+
+class Counting:
+    """An origin that answers each request with its number, when it may."""
+
+    def __init__(self, *fields: str, size: int = 0) -> None:
+        self.requests = 0
+        self.may = asyncio.Event()
+        self.may.set()
+        self.arrived = asyncio.Event()
+        self._fields = fields
+        self._size = size
+
+    async def script(self, peer: Peer) -> None:
+        while True:
+            await peer.head()
+            self.requests += 1
+            number = self.requests
+            self.arrived.set()
+            await self.may.wait()
+            await peer.send(reply(b"%d" % number + b"." * self._size, *self._fields))
+
+
+async def together(workers: list[Running], path: str, each: int, *fields: str) -> list[Answer]:
+    return await asyncio.gather(*[worker.ask(path, *fields) for worker in workers for _ in range(each)])
+
+
+async def test_a_cold_key_is_one_request_to_the_origin_for_all_workers(tmp_path: Path) -> None:
+    counting = Counting(FRESH)
+    counting.may.clear()
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 3) as workers,
+    ):
+        asking = asyncio.create_task(together(workers, "/a", 10))
+        await counting.arrived.wait()
+        await asyncio.sleep(0.05)  # whatever else would come has come
+        counting.may.set()
+        answers = await asking
+        assert counting.requests == 1
+        assert [answer.body for answer in answers] == [b"1"] * 30
+        assert sum("collapsed" not in answer["cache-status"] for answer in answers) == 1
+
+
+async def test_what_another_worker_fetched_a_moment_ago_is_had_from_it_with_its_age(tmp_path: Path) -> None:
+    counting = Counting(FRESH, "Age: 7", 'ETag: "x"', size=200_000)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        first = await one.ask("/a")
+        second = await two.ask("/a")
+        assert (counting.requests, second.body) == (1, first.body)
+        assert second["cache-status"].startswith(
+            "edge-1; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=5"
+        )
+        assert int(second["age"]) in (7, 8)
+        assert (await two.ask("/a"))["cache-status"].startswith("edge-1; hit")
+        assert "edge-position" not in dict(second.fields) | dict((await two.ask("/a")).fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "requests"),
+    [
+        pytest.param((), 1, id="by the route's ttl"),
+        pytest.param(("Cache-Control: no-store",), 2, id="no-store"),
+        pytest.param(("Cache-Control: private",), 2, id="private"),
+        pytest.param(("Cache-Control: no-cache",), 2, id="no-cache is asked anew"),
+        pytest.param(
+            ("Cache-Control: no-store", "Surrogate-Control: max-age=9"), 2, id="said to caches only"
+        ),
+        pytest.param((FRESH, "Vary: Accept-Language"), 1, id="the same variant"),
+    ],
+)
+async def test_what_is_shared_is_what_a_cache_may_share(
+    tmp_path: Path, fields: tuple[str, ...], requests: int
+) -> None:
+    counting = Counting(*fields)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        answers = [await one.ask("/a"), await two.ask("/a")]
+        assert counting.requests == requests
+        assert [answer.status for answer in answers] == [200, 200]
+
+
+async def test_another_variant_is_fetched_for_itself(tmp_path: Path) -> None:
+    counting = Counting(FRESH, "Vary: Accept-Language")
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        assert (await one.ask("/a", "Accept-Language: de")).body == b"1"
+        assert (await two.ask("/a", "Accept-Language: fr")).body == b"2"
+        assert (await two.ask("/a", "Accept-Language: fr")).body == b"2"
+
+
+async def test_clients_cannot_ask_by_the_name_of_a_flight(tmp_path: Path) -> None:
+    counting = Counting(FRESH)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        await one.ask("/a", "Edge-Flight: 00")
+        assert (await two.ask("/a", "Edge-Flight: ffff")).body == b"1"
+        assert b"flight" not in origin.received.lower()
+
+
+async def test_a_purge_is_about_what_another_worker_holds_too(tmp_path: Path) -> None:
+    counting = Counting(FRESH)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        await one.ask("/a")
+        two.worker.shared.purge_log.append(PurgeKind.URL, b"example.com/a")
+        assert (await two.ask("/a")).body == b"2"
+        assert (await one.ask("/a")).body == b"2"
+
+
+async def test_what_is_read_from_another_worker_is_as_old_as_it_was_there(tmp_path: Path) -> None:
+    counting = Counting(FRESH, size=300_000)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        await one.ask("/a")
+        before = one.worker.parts.store.position
+        two.worker.shared.purge_log.append(PurgeKind.URL, b"example.com/other")
+        await two.ask("/a")
+        (entry,) = entries(two)
+        assert entry.position == before
+
+
+def entries(edge: Running) -> list[Entry]:
+    return list(edge.worker.parts.store)
+
+
+async def dies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.transport.abort()
+
+
+async def knows_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(EOFError):
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+    writer.close()
+
+
+async def lies(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(reply(b"not of any origin", FRESH))
+    await reader.read()
+    writer.close()
+
+
+@pytest.mark.parametrize("other", [dies, knows_nothing, lies])
+async def test_a_worker_that_cannot_share_costs_a_request_and_nothing_else(
+    tmp_path: Path, other: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> None:
+    """The other worker is played by the test: it claims the key, and answers as it likes."""
+    counting = Counting(FRESH)
+    path = tmp_path / "edge.yaml"
+    async with ScriptedOrigin(counting.script) as origin:
+        path.write_text(CONFIG.format(url=origin.url))
+        shared = Shared.create(path, 2)
+        links = shared.links
+        assert links is not None
+        played = await asyncio.start_unix_server(other, sock=links.listeners[0])
+        async with serving(Worker(shared, 1), "native") as two:
+            assert (await two.ask("/a")).body == b"1"
+            (entry,) = entries(two)
+            digest = Peers(links.flights, 0, links.secret, {}, no_meters(shared))._digest(entry.key)
+            links.flights.clear(1)
+            assert links.flights.claim(digest, 0, steady()) is None
+            two.worker.parts.store.clear()
+            answers = await asyncio.gather(*[two.ask("/a") for _ in range(5)])
+            assert {answer.body for answer in answers} == {b"2"}
+            assert counting.requests == 2
+        played.close()
+        links.close()
+
+
+def no_meters(shared: Shared) -> OriginMeters:
+    return OriginMeters(shared.cells.slot(0), "x")
+
+
+# --- the table
+
+
+def digest(number: int) -> bytes:
+    return hashlib.blake2b(b"%d" % number, digest_size=16).digest()
+
+
+def test_the_first_to_claim_leads_until_it_lands_or_is_not_believed_any_more() -> None:
+    table = FlightTable()
+    assert table.claim(digest(1), 0, 100.0) is None
+    assert table.claim(digest(1), 1, 100.0) == 0
+    assert table.claim(digest(1), 0, 100.0) is None, "its own"
+    assert table.claim(digest(1), 1, 100.0 + LONGEST) is None, "too long ago"
+    table.landed(digest(1), 1, 0.0)
+    assert table.claim(digest(1), 0, 100.0) is None
+
+
+def test_who_has_landed_is_asked_until_the_answer_is_stale_but_stands_in_nobodys_way() -> None:
+    table = FlightTable()
+    table.claim(digest(1), 0, 100.0)
+    table.landed(digest(1), 0, 110.0)
+    assert table.claim(digest(1), 1, 109.9) == 0
+    assert table.claim(digest(1), 1, 110.1) is None
+    table.claim(digest(2), 0, 100.0)
+    table.landed(digest(2), 0, 110.0)
+    same_cell = digest(2)[:2] + b"x" * 14
+    assert table.claim(same_cell, 1, 100.0) is None
+    assert table.claim(same_cell, 0, 100.0) == 1, "it took the cell"
+
+
+def test_two_keys_of_one_cell_do_not_wait_for_each_other() -> None:
+    table = FlightTable()
+    same_cell = digest(1)[:2] + b"x" * 14
+    assert table.claim(digest(1), 0, 100.0) is None
+    assert table.claim(same_cell, 1, 100.0) is None
+    assert table.claim(digest(1), 1, 100.0) == 0, "it was not taken from it"
+
+
+def test_a_worker_that_was_asked_in_vain_is_replaced() -> None:
+    table = FlightTable()
+    table.claim(digest(1), 0, 100.0)
+    assert table.claim(digest(1), 1, 100.0, instead_of=0) is None
+    assert table.claim(digest(1), 0, 100.0) == 1
+    table.clear(1)
+    assert table.claim(digest(1), 0, 100.0) is None
