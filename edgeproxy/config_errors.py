@@ -8,6 +8,7 @@ of the document with `***` in its place.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
@@ -16,9 +17,11 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from edgeproxy.config_dump import duration_text, size_text
 from edgeproxy.config_hints import key_doc, key_names, models_at
 from edgeproxy.config_tree import Document, Problem, Tree, TreePath, either, inside, shown, suggestion
 from edgeproxy.record import record
+from edgeproxy.units import parse_duration, parse_size
 
 _MOST_EXPLAINED = 1000  # more than a report shows
 _SECTION = "a section"
@@ -55,10 +58,10 @@ _KINDS: dict[str, str] = {
 _BOUNDS: dict[str, str] = {
     "string_too_short": "{min_length} characters or more",
     "string_too_long": "{max_length} characters or fewer",
-    "greater_than": "more than {gt:g}",
-    "greater_than_equal": "{ge:g} or more",
-    "less_than": "less than {lt:g}",
-    "less_than_equal": "{le:g} or less",
+    "greater_than": "more than {gt}",
+    "greater_than_equal": "{ge} or more",
+    "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
     "too_short": "{min_length} or more entries",
     "too_long": "{max_length} or fewer entries",
 }
@@ -162,7 +165,9 @@ class _Explainer:
             pattern = str(details.get("ctx", {})["pattern"])
             return f"found {found}, expected {_PATTERNS.get(pattern, f'text that matches {pattern}')}"
         if fault.kind in _BOUNDS:
-            expected = _BOUNDS[fault.kind].format(**details.get("ctx", {}))
+            value = self._document.at(fault.path)
+            bounds = {name: _in_unit_of(value, bound) for name, bound in details.get("ctx", {}).items()}
+            expected = _BOUNDS[fault.kind].format(**bounds)
             return f"found {found}, expected {expected}"
         if self._hidden(fault.path):
             return f"found {found}, expected another value"
@@ -210,9 +215,9 @@ class _Explainer:
             found = self._found(fault)
         said = said.removeprefix("Value error, ").removeprefix("Assertion failed, ")
         match = _IS_NOT.fullmatch(said)
-        if match is not None and match[1] in (found, repr(found)):
-            return f"found {found}, expected {match[2]}"
         value = self._document.at(fault.path)
+        if match is not None and match[1] in (found, repr(found), repr(value)):
+            return f"found {found}, expected {match[2]}"
         named = isinstance(value, dict | list) or found in said or fault.of_key
         comma = "," if said.startswith("expected ") else ":"
         return said if named else f"found {found}{comma} {said}"
@@ -254,6 +259,20 @@ def _is_misfit(fault: _Fault, point: TreePath) -> bool:
 def _literals(fault: _Fault) -> list[str]:
     expected = str(fault.details.get("ctx", {}).get("expected", "another value"))
     return re.split(r", | or ", expected)
+
+
+def _in_unit_of(value: Tree, bound: object) -> str:
+    """A bound as a person would write it who wrote `value`: `100ms`, `1KiB`, or a plain number."""
+    if not isinstance(bound, int | float):
+        return str(bound)
+    if isinstance(value, str) and bound:
+        with contextlib.suppress(ValueError):
+            parse_duration(value)
+            return duration_text(bound)
+        with contextlib.suppress(ValueError):
+            parse_size(value)
+            return str(size_text(int(bound)))
+    return f"{bound:g}"
 
 
 def _bare(words: Iterable[str]) -> list[str]:

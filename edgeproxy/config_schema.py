@@ -15,7 +15,6 @@ from edgeproxy.config_dump import duration_text, size_text
 
 Schema = dict[str, Any]
 
-_DURATION_PATTERN = r"^(0|[\d.]+(ms|s|m|h|d))$"
 _CHECKED_WORDS = frozenset({"pattern", "enum", "const", "format", "minLength", "maxLength"})
 
 
@@ -58,7 +57,7 @@ def _retell_default(node: Schema) -> None:
     default = node.get("default")
     if default is None or isinstance(default, Mapping | list):
         node.pop("default", None)  # a section's defaults stand at its own fields
-    elif isinstance(default, int | float) and node.get("pattern") == _DURATION_PATTERN:
+    elif isinstance(default, int | float) and node.get("examples") == ["30s"]:
         node["default"] = duration_text(default)
     elif isinstance(default, int) and node.get("examples") == ["64MiB"]:
         node["default"] = size_text(default)

@@ -19,7 +19,7 @@ from pydantic import (
 from edgeproxy.cache.rule import TAG_FIELDS
 from edgeproxy.errors import RequestError
 from edgeproxy.http.target import normalise_path
-from edgeproxy.units import AddressField, Duration, Model, NetworkField, Size
+from edgeproxy.units import Above0, AddressField, Model, NetworkField, Size
 
 _HOST = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
@@ -27,7 +27,6 @@ _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 FieldName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")]
-Above0 = Annotated[Duration, Field(gt=0)]
 
 
 def _as_list(value: object) -> object:

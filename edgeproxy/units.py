@@ -7,11 +7,10 @@ Each parser raises ValueError with a sentence that names what was found and what
 from __future__ import annotations
 
 import ipaddress
-import math
 import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from edgeproxy.record import record
 
@@ -35,10 +34,8 @@ class Model(BaseModel):
 
 def parse_duration(value: object) -> float:
     """Seconds of `250ms`, `30s`, `5m`, `1h`, `7d`, or `0`."""
-    if value == 0 and not isinstance(value, bool):
+    if not isinstance(value, bool) and value in (0, "0"):
         return 0.0
-    if isinstance(value, float) and math.isfinite(value) and value >= 0:
-        return value  # a default of our own, already in seconds
     match = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
         raise ValueError(f"{value!r} is not a duration; write a number and a unit: 250ms 30s 5m 1h 7d")
@@ -104,23 +101,48 @@ def parse_address(value: object) -> Address:
 
 
 def parse_network(value: object) -> Network:
-    """Network of `10.0.0.0/8`, `::1/128`, or one address."""
+    """Network of `10.0.0.0/8`, `2001:db8::/32`, or one address."""
+    if isinstance(value, Network):
+        return value
+    text = value.strip() if isinstance(value, str) else ""
     try:
-        return ipaddress.ip_network(str(value), strict=True)
-    except ValueError as error:
-        raise ValueError(f"{value!r} is not a network; write it like 10.0.0.0/8 ({error})") from None
+        network = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise ValueError(
+            f"{value!r} is not a network; write it like 10.0.0.0/8 or 2001:db8::/32, or one address"
+        ) from None
+    address, _, length = text.partition("/")
+    if length and ipaddress.ip_address(address) != network.network_address:
+        raise ValueError(
+            f"{value!r} is not a network; write {network} for all of it, or {address} for one address"
+        )
+    return network
 
 
 def _text(pattern: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), _text(r"^(0|[\d.]+(ms|s|m|h|d))$", "30s")]
+_ZERO_OR_TEXT = {"anyOf": [{"const": 0}, {"type": "string", "pattern": f"^(0|{_DURATION.pattern})$"}]}
+
+Duration = Annotated[
+    float, BeforeValidator(parse_duration), WithJsonSchema({**_ZERO_OR_TEXT, "examples": ["30s"]})
+]
+"""Seconds. A default is a float; what stands in a file has a unit, or is 0."""
+Above0 = Annotated[
+    float, BeforeValidator(parse_duration), Field(gt=0), _text(rf"^(?=.*[1-9]){_DURATION.pattern}$", "30s")
+]
+"""A duration that cannot be 0."""
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string"}], "examples": ["64MiB"]}),
+    WithJsonSchema(
+        {
+            "anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^{_SIZE.pattern}$"}],
+            "examples": ["64MiB"],
+        }
+    ),
 ]
-RateField = Annotated[Any, BeforeValidator(parse_rate), _text(r"^[\d.]+/(s|m|h|d)$", "100/s")]
+RateField = Annotated[Any, BeforeValidator(parse_rate), _text(f"^{_RATE.pattern}$", "100/s")]
 AddressField = Annotated[Any, BeforeValidator(parse_address), _text(r"^.*:\d+$", "0.0.0.0:8080")]
 NetworkField = Annotated[Any, BeforeValidator(parse_network), _text(r"^.+$", "10.0.0.0/8")]

@@ -50,7 +50,7 @@ CONFIG = SimpleNamespace(
                 step("headers", Geo()),
                 step("use", SimpleNamespace(path="acme.policy:Guard", options={"password": "s3cret"})),
             ),
-            cache=Cache(ttl=30.0),
+            cache=Cache.model_validate({"ttl": "30s"}),
             origin="eu",
         ),
         SimpleNamespace(

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
 from edgeproxy.origin.servers import ServerEntry, ServerField, ServerUrl, server_url
-from edgeproxy.units import Duration, Model
+from edgeproxy.units import Above0, Duration, Model
 
 _AUTHORITY = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 _STATUS_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?")
@@ -55,13 +55,13 @@ StatusField = Annotated[
 class Timeouts(Model):
     """How long each phase of an exchange may take."""
 
-    connect: Duration = Field(default=3.0, gt=0)
+    connect: Above0 = 3.0
     """Name look-up, TCP and TLS handshake together."""
-    first_byte: Duration = Field(default=15.0, gt=0)
+    first_byte: Above0 = 15.0
     """From the last byte of the request to the first byte of the response."""
-    between_bytes: Duration = Field(default=30.0, gt=0)
+    between_bytes: Above0 = 30.0
     """Between two reads of a response, and between two writes of a request body."""
-    idle: Duration = Field(default=60.0, gt=0)
+    idle: Above0 = 60.0
     """How long an unused connection is kept; keep it below the origin's own idle timeout."""
     max_age: Duration = 0.0
     """How old a connection may become; closed between two requests. 0 means no limit."""
@@ -74,7 +74,7 @@ class Queue(Model):
 
     size: int = Field(default=256, ge=0, le=65536)
     """How many requests may wait; the next one is answered with 503."""
-    timeout: Duration = Field(default=3.0, gt=0)
+    timeout: Above0 = 3.0
     """How long one may wait before it is answered with 503."""
 
 
@@ -83,9 +83,9 @@ class Health(Model):
 
     path: str = "/"
     """Target of the probe, sent with GET."""
-    interval: Duration = Field(default=5.0, ge=0.1)
+    interval: Above0 = Field(default=5.0, ge=0.1)
     """Time between two probes of one server, varied by a tenth either way."""
-    timeout: Duration = Field(default=2.0, gt=0)
+    timeout: Above0 = 2.0
     """How long a probe may take before it counts as failed."""
     status: StatusField = "200-399"
     """The status, or range of them, that counts as healthy."""
@@ -121,9 +121,9 @@ class Ejection(Model):
     """An answer that took longer counts as slow; 0 for never."""
     slow: int = Field(default=10, ge=1, le=10000)
     """Slow answers in a row."""
-    time: Duration = Field(default=10.0, gt=0)
+    time: Above0 = 10.0
     """How long it is put aside; twice as long each time it comes back and fails again."""
-    longest: Duration = Field(default=300.0, gt=0)
+    longest: Above0 = 300.0
     """The most that this grows to."""
     share: float = Field(default=0.5, ge=0, le=1)
     """The most of all servers that may be put aside at once."""
@@ -134,9 +134,9 @@ class BreakerRule(Model):
 
     failures: int = Field(default=20, ge=0, le=100000)
     """Requests in a row without an answer, of any of the servers; 0 for never."""
-    time: Duration = Field(default=1.0, gt=0)
+    time: Above0 = 1.0
     """How long requests are refused until one may try; twice as long each time that one fails."""
-    longest: Duration = Field(default=10.0, gt=0)
+    longest: Above0 = 10.0
     """The most that this grows to."""
 
 

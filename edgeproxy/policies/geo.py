@@ -21,7 +21,7 @@ from edgeproxy.policies.geo_data import GeoDatabase
 from edgeproxy.policies.geo_redirect import Target
 from edgeproxy.record import record
 from edgeproxy.snapshot import Snapshot
-from edgeproxy.units import Duration, Model
+from edgeproxy.units import Above0, Model
 
 Fact = Literal["country", "continent", "subdivision", "city", "location", "asn", "organisation"]
 """What an origin can be told about a client."""
@@ -52,7 +52,7 @@ class GeoSection(Model):
     """Name -> countries (ISO 3166 alpha-2), EU, EEA or continents: `dach: [DE, AT, CH]`. Usable wherever
     a country is; EU, EEA and the continents (africa, antarctica, asia, europe, north-america, oceania,
     south-america) are there already."""
-    check: Duration = Field(default=5.0, gt=0)
+    check: Above0 = 5.0
     """Time between two looks at the files; a replaced one is opened and used. Replace by rename."""
 
     @property

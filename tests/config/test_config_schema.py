@@ -8,9 +8,13 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from annotated_types import Gt
+from pydantic import BaseModel
 
 from edgeproxy.config import schema
+from edgeproxy.config_dump import units_of
 from edgeproxy.config_file import CoreLoader
+from edgeproxy.units import Model, parse_duration
 
 FOLDER = Path(__file__).parents[2] / "config"
 VALIDATOR = jsonschema.Draft202012Validator(schema())
@@ -49,6 +53,19 @@ def test_defaults_are_written_with_their_units() -> None:
     assert (limits["head_timeout"]["default"], limits["head_size"]["default"]) == ("10s", "32KiB")
 
 
+def sections_of(model: type[BaseModel]) -> set[type[BaseModel]]:
+    below = {each for one in model.__subclasses__() for each in sections_of(one)}
+    return below | {one for one in model.__subclasses__() if one.__module__.startswith("edgeproxy.")}
+
+
+@pytest.mark.parametrize("model", sorted(sections_of(Model), key=str), ids=lambda model: model.__name__)
+def test_no_duration_says_that_0_is_fine_where_it_is_not(model: type[BaseModel]) -> None:
+    for name, field in model.model_fields.items():
+        told = model.model_json_schema()["properties"][field.alias or name]
+        if parse_duration in units_of(field) and any(isinstance(each, Gt) for each in field.metadata):
+            assert not jsonschema.Draft202012Validator(told).is_valid(0), f"{name} is an Above0"
+
+
 BASE = "origins: {eu: {servers: ['http://10.0.1.5:8000']}}\n"
 
 
@@ -61,6 +78,8 @@ BASE = "origins: {eu: {servers: ['http://10.0.1.5:8000']}}\n"
         BASE + "routes: [{name: a, origin: eu, cache: true}]",
         BASE + "routes: [{name: a, origin: eu, policies: [{ratelimit: x}]}]",
         BASE + "server: {workers: many}\nroutes: [{name: a, origin: eu}]",
+        BASE + "server: {limits: {head_timeout: 0}}\nroutes: [{name: a, origin: eu}]",
+        BASE + "server: {limits: {head_size: 64 kb}}\nroutes: [{name: a, origin: eu}]",
         BASE + "server: {limits: {head_fields: 1}}\nroutes: [{name: a, origin: eu}]",
         "routes: []",
     ],
@@ -73,11 +92,12 @@ def test_it_refuses_what_would_be_refused(text: str) -> None:
     "text",
     [
         BASE + "server: {workers: '${N}'}\nroutes: [{name: a, origin: eu, cache: {ttl: '${TTL:-30s}'}}]",
+        BASE + "routes: [{name: a, origin: eu, cache: {ttl: 0, stale_if_error: '0', negative: {404: 0s}}}]",
         BASE + "server: {listen: ':80', limits: {head_fields: '${N}'}}\nroutes: [{name: a, origin: eu}]",
         BASE + "experiments: {a-name-longer-than-sixteen: {variants: {a: 1}}}\n"
         "routes: [{name: a, origin: eu, policies: [{ab: a-name-longer-than-sixteen}]}]",
     ],
-    ids=["template for a number and a duration", "short forms", "long name"],
+    ids=["template for a number and a duration", "no time", "short forms", "long name"],
 )
 def test_it_takes_templates_and_short_forms(text: str) -> None:
     assert mistakes(text) == []
