@@ -172,9 +172,9 @@ class Roster:
         """An answer came after `seconds`. The reason, when the server is ejected for it."""
         server = self.servers[index]
         if status < 500 and seconds < self.slow_bound:
-            if server.marked:
+            if server.marked and not (server.probation and server.truncated):
                 self._clear(server)
-            return ""
+            return ""  # after answers that broke off the end decides, see `completed`
         server.marked = True
         server.failures = 0
         if server.suspect_until:
@@ -203,13 +203,16 @@ class Roster:
         server.marked = True
         server.truncated += 1
         rule = self._ejection
-        if rule is not None and 0 < rule.failures <= server.truncated:
+        if rule is not None and (server.probation or 0 < rule.failures <= server.truncated):
             return self._eject(server, rule, "failures", now)
         return ""
 
     def completed(self, index: int) -> None:
         """An answer came to its end."""
-        self.servers[index].truncated = 0
+        server = self.servers[index]
+        server.truncated = 0
+        if server.probation:
+            self._clear(server)
 
     def failed(self, index: int, now: float) -> str:
         """No answer came. The reason, when the server is ejected for it."""

@@ -92,6 +92,27 @@ def test_an_answer_that_is_whole_forgives_those_that_broke_off() -> None:
         assert not made.servers[1].marked
 
 
+def test_one_that_broke_answers_off_is_back_when_one_is_whole() -> None:
+    made = roster(ejection={"failures": 2, "time": "10s"})
+    for _ in range(2):
+        made.truncated(1, NOW)
+    back = NOW + 10
+    made.trying(1, back + 15)
+    hear(made, 1, "200", back)  # a good head is what it gave before
+    assert asked(made, back) == {0, 2, 3}
+    made.completed(1)
+    assert asked(made, back) == {0, 1, 2, 3}
+
+
+def test_one_that_breaks_off_again_is_ejected_again_at_once() -> None:
+    made = roster(ejection={"failures": 2, "time": "10s"})
+    for _ in range(2):
+        made.truncated(1, NOW)
+    hear(made, 1, "200", NOW + 10)
+    assert made.truncated(1, NOW + 10) == "failures"
+    assert asked(made, NOW + 29) == {0, 2, 3}
+
+
 def test_nobody_waits_for_a_server_that_was_not_suspected() -> None:
     made = roster()
     made.trying(1, NOW + 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -10,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Generator
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -37,11 +39,43 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@dataclass(frozen=True)
+class Edge:
+    """A running edge: its port, and its supervisor's process id."""
+
+    port: int
+    pid: int
+
+    def memory(self) -> int:
+        """Bytes resident, all its processes together."""
+        total, pids = 0, [self.pid]
+        while pids:
+            folder = Path("/proc") / str(pids.pop())
+            with contextlib.suppress(OSError):  # a process that ended meanwhile
+                total += int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+                for task in (folder / "task").iterdir():
+                    pids += [int(pid) for pid in (task / "children").read_text().split()]
+        return total
+
+
+async def until_open(port: int) -> None:
+    """Wait until somebody listens on this port of the loopback."""
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.05)
+                continue
+            writer.close()
+            return
+
+
 @contextlib.contextmanager
 def running_edge(
     folder: Path, servers: list[str], *, breaker: int = 10, max_age: str = "0s"
-) -> Generator[int, None, None]:
-    """The port of an edge in front of `servers`. It ends with the block."""
+) -> Generator[Edge, None, None]:
+    """An edge in front of `servers`. It ends with the block."""
     port, path = free_port(), folder / "edge.yaml"
     listed = ", ".join(f'"{server}"' for server in servers)
     path.write_text(
@@ -58,7 +92,7 @@ def running_edge(
             stdin=subprocess.DEVNULL,
         )
     try:
-        yield port
+        yield Edge(port, process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
