@@ -116,6 +116,7 @@ async def play(scenario: Scenario, folder: Path) -> Row:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
     scene.close()
+    calm = load.seen[warm:before]
     return judge(scenario, Observed(calm, during, began, recover, asked_all - asked, asked_all - asked_early))
 
 
