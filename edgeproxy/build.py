@@ -42,7 +42,7 @@ from edgeproxy.policies.geo import Geo, GeoRule, Locate
 from edgeproxy.policies.geo_data import GeoDatabase
 from edgeproxy.policies.guard import Guarded
 from edgeproxy.policies.headers import HeaderEdits, HeadersRule
-from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtRule, configured_keys
+from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtProvider, JwtRule, configured_keys
 from edgeproxy.policies.keyed import Keyed
 from edgeproxy.policies.rate_limit import RateLimiter
 from edgeproxy.shared import Shared
@@ -81,7 +81,7 @@ class Parts:
         self.upstreams = dict(self._build_upstreams(previous))
         self._origin_meters = {name: OriginMeters(self.slot, name) for name in self.upstreams}
         self._build_geo()
-        self._build_issuers()
+        self._build_issuers(previous)
         self.trusted = TrustedProxies(config.server.trusted_proxies)
         self.edge = self._build_edge()
         limits = Limits(**dict(config.server.limits))
@@ -106,8 +106,7 @@ class Parts:
 
     async def warm_up(self) -> None:
         """Fetch what the first request needs: the keys of issuers. Failures are logged and tried again."""
-        for feed in self._jwks.values():
-            await feed.refresh_if_due()
+        await asyncio.gather(*[feed.refresh_if_due() for feed in self._jwks.values()])
 
     def publish(self) -> None:
         """Figures that are only looked at once a second."""
@@ -144,6 +143,10 @@ class Parts:
         if self.log is not None:
             self.log.close()
 
+    def feed_of(self, name: str) -> JwksFeed | None:
+        """Who fetches the keys of that provider."""
+        return self._jwks.get(name)
+
     def reopen_log(self) -> None:
         if self.log is not None:
             self.log.reopen()
@@ -179,7 +182,7 @@ class Parts:
             feed.load()
             self.feeds.append(feed.run)
 
-    def _build_issuers(self) -> None:
+    def _build_issuers(self, previous: Parts | None) -> None:
         for name, provider in self.config.jwt_providers.items():
             try:
                 keys = Snapshot(configured_keys(provider))
@@ -187,9 +190,11 @@ class Parts:
                 raise ConfigError(f"jwt_providers.{name}: {error}") from None
             poke = None
             if provider.jwks is not None:
-                feed = self._jwks[name] = JwksFeed(name, provider, keys, steady)
+                feed = self._jwks[name] = _feed_of(previous, name, provider) or JwksFeed(
+                    name, provider, keys, steady
+                )
                 self.feeds.append(feed.run)
-                poke = feed.poke
+                keys, poke = feed.keys, feed.poke
             self.issuers[name] = Issuer(name, provider, keys, poke)
 
     # --- routes
@@ -316,6 +321,19 @@ def _must_locate(policies: list[Policy], *, elsewhere: bool) -> bool:
         if policy.name == "geo" and when is None:
             return False
     return elsewhere
+
+
+def _feed_of(previous: Parts | None, name: str, provider: JwtProvider) -> JwksFeed | None:
+    """The running feed, if it would fetch the same: its keys outlive a reload while the issuer is down."""
+    before = previous.config.jwt_providers.get(name) if previous is not None else None
+    if previous is None or before is None:
+        return None
+    is_same = (before.jwks, before.algorithms, before.fetch) == (
+        provider.jwks,
+        provider.algorithms,
+        provider.fetch,
+    )
+    return previous.feed_of(name) if is_same else None
 
 
 def _nowhere(ctx: Context) -> str:

@@ -264,3 +264,20 @@ async def test_a_hundred_clients_with_one_fresh_token_each_pass_at_once(scene: S
     )
     assert {answer.status for answer in answers} == {200}
     assert len(scene.issuer.heads) == 1
+
+
+async def test_a_reload_while_the_issuer_is_down_keeps_its_keys(scene: Scene) -> None:
+    """A103."""
+    assert (await scene.edge.ask("/p", *bearer(token(sub="before")))).status == 200
+    worker = scene.edge.worker
+    file = scene.folder / "edge.yaml"
+    file.write_text(file.read_text().replace("audience: shop", "audience: [shop, other]"))
+    worker.shared.publish(file.read_bytes())
+    async with asyncio.timeout(5):
+        before = worker.parts
+        await scene.issuer.__aexit__(None, None, None)
+        worker.reload()
+        while worker.parts is before:
+            await asyncio.sleep(0)
+    for good in (token(sub="after"), token(aud="other")):
+        assert (await scene.edge.ask("/p", *bearer(good))).status == 200

@@ -20,7 +20,7 @@ from edgeproxy.policies.jwt_load import (
     load_set,
 )
 from edgeproxy.policies.jwt_token import canonical_algorithm
-from edgeproxy.units import Duration, Model
+from edgeproxy.units import Duration, Model, NetworkField
 
 MAX_SET = 64 * 1024
 """Bytes of a JWK set, fetched or read; more is refused."""
@@ -47,6 +47,9 @@ class JwksFetch(Model):
 
     timeout: Duration = 5.0
     """Time for one whole fetch."""
+
+    allow: Annotated[tuple[NetworkField, ...], Field(max_length=64)] = ()
+    """Networks beside the public ones that the issuer may be in, like 10.0.0.0/8."""
 
 
 class JwtProvider(Model):
@@ -185,7 +188,6 @@ def _read(path: Path) -> bytes:
 
 
 def _check_url(url: str) -> None:
-    """The URL is the operator's, never a token's, so a private address is fine when TLS proves it."""
     parts = urlsplit(url)
     if not parts.hostname or parts.username or parts.fragment or parts.scheme not in ("https", "http"):
         raise ValueError(f"{url!r} is not a URL of keys; write it like https://id.example.com/jwks.json")

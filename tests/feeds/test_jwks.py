@@ -7,6 +7,7 @@ import json
 import ssl
 from collections.abc import Iterator
 
+import httpcore
 import httpx
 import pytest
 import respx
@@ -109,6 +110,23 @@ async def test_the_issuer_says_how_long_its_keys_keep_within_bounds(
     assert rig.feed.due - rig.now == wait
 
 
+async def test_the_time_keys_spent_in_a_cache_counts(rig: Rig) -> None:
+    fields = {"Cache-Control": "max-age=300", "Age": "100"}
+    await rig.fetch(httpx.Response(200, json=key_set(1), headers=fields))
+    assert rig.feed.due - rig.now == 200
+
+
+async def test_an_issuer_that_moved_inside_is_a_failed_fetch() -> None:
+    async def inside(_host: str) -> list[str]:
+        return ["10.0.0.1"]
+
+    feed = JwksFeed(
+        "main", provider(jwks=URL, algorithms=["ES256"]), Snapshot(None), lambda: 0.0, lookup=inside
+    )
+    await feed.refresh_if_due()
+    assert (feed.last_error, feed.failures) == ("address", 1)
+
+
 async def test_fetches_are_spread_in_time(router: respx.MockRouter) -> None:
     rig = Rig(router)
     rig.feed = JwksFeed("main", rig.provider, rig.keys, lambda: rig.now, lambda: 0.5)
@@ -141,9 +159,9 @@ BAD_ANSWERS: dict[str, tuple[httpx.Response | Exception, str]] = {
         httpx.Response(200, stream=httpx.ByteStream(b"\x1f\x8b"), headers={"Content-Encoding": "gzip"}),
         "encoding",
     ),
-    "refused": (httpx.ConnectError("no"), "connect"),
-    "slow": (httpx.ReadTimeout("slow"), "timeout"),
-    "broken off": (httpx.RemoteProtocolError("gone"), "protocol"),
+    "refused": (httpcore.ConnectError("no"), "connect"),
+    "slow": (httpcore.ReadTimeout("slow"), "timeout"),
+    "broken off": (httpcore.RemoteProtocolError("gone"), "protocol"),
     "a bug": (RuntimeError("unexpected"), "internal"),
 }
 
@@ -191,7 +209,7 @@ async def test_an_issuer_that_hangs_is_given_up_after_the_timeout(router: respx.
 async def test_failures_back_off_up_to_five_minutes(rig: Rig) -> None:
     waits: list[float] = []
     for _ in range(12):
-        await rig.fetch(httpx.ConnectError("down"))
+        await rig.fetch(httpcore.ConnectError("down"))
         waits.append(rig.feed.due - rig.now)
     assert waits[:9] == [2, 4, 8, 16, 32, 64, 128, 256, 300]
     assert set(waits[9:]) == {300}
@@ -205,7 +223,7 @@ async def test_stale_keys_are_given_up_when_they_are_too_old(router: respx.MockR
     await rig.fetch(body(1))
     while rig.keys.value is not None:
         assert rig.now < 1000 + 1200
-        await rig.fetch(httpx.ConnectError("down"))
+        await rig.fetch(httpcore.ConnectError("down"))
     assert rig.now == 1000 + 1200, "given up on time, not at the next attempt after it"
     assert await rig.fetch(body(1)) == ""
     assert rig.knows(1), "the same body counts as new after the keys were given up"
