@@ -84,6 +84,8 @@ class Parts:
         self._build_issuers(previous)
         self.trusted = TrustedProxies(config.server.trusted_proxies)
         self.edge = self._build_edge()
+        if previous is not None and slot == 0:
+            _warn_of_moves(previous.config, config)
         limits = Limits(**dict(config.server.limits))
         if previous is None:
             forwarded, peers = self.trusted.forwarded_fields, self._peers(slot)
@@ -285,7 +287,7 @@ class Parts:
         names = cast(tuple[str, ...], rule)
         if step.word == "rate_limit":
             return RateLimiter({name: self.config.rate_limits[name] for name in names}, self.shared.buckets)
-        return AbTest({name: self.config.experiments[name] for name in names})
+        return AbTest({name: self.config.experiments[name] for name in names}, groups=self.config.geo.groups)
 
     def _refused(self, refuse: Refuse) -> Route:
         return Route(
@@ -312,11 +314,24 @@ class Parts:
         return RouteMeters(self.slot, "-", RESULTS)
 
 
+def _warn_of_moves(before: Config, after: Config) -> None:
+    """Changing who gets what in the middle of an experiment spoils what it has measured."""
+    for name, experiment in after.experiments.items():
+        old = before.experiments.get(name)
+        moved = "" if old is None else experiment.moves_units_of(old)
+        if moved:
+            logger.warning(
+                "experiments.%s: other %s give units another variant in the middle of it;"
+                " what was counted so far no longer compares", name, moved,
+            )  # fmt: skip
+
+
 def _must_locate(policies: list[Policy], *, elsewhere: bool) -> bool:
     """Does somebody need the client's place before, or without, a geo policy that is always asked?"""
     for policy in policies:
         when = policy.condition if isinstance(policy, Guarded) else None
-        if when is not None and "country" in when.kinds:
+        inner = policy.inner if isinstance(policy, Guarded) else policy
+        if getattr(inner, "needs_place", False) or (when is not None and "country" in when.kinds):
             return True
         if policy.name == "geo" and when is None:
             return False

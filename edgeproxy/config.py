@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 from pydantic import BeforeValidator, Field, PrivateAttr, StringConstraints, create_model, model_validator
 
 from edgeproxy.cache.rule import CacheSection
-from edgeproxy.config_checks import MOST_ROUTES, cross_checks
+from edgeproxy.config_checks import cross_checks
 from edgeproxy.config_dump import yaml_of
 from edgeproxy.config_errors import validated
 from edgeproxy.config_file import load
@@ -20,10 +20,11 @@ from edgeproxy.config_hints import ReadAs
 from edgeproxy.config_schema import editor_schema
 from edgeproxy.config_sections import Admin, CacheStore, Edge, Match, Name, Names, Server
 from edgeproxy.config_tree import Document
+from edgeproxy.config_walk import MOST_ROUTES
 from edgeproxy.errors import ConfigError
 from edgeproxy.origin.choose import OriginRule
 from edgeproxy.origin.settings import Origin
-from edgeproxy.policies.ab import Experiment
+from edgeproxy.policies.ab_rule import Experiment
 from edgeproxy.policies.condition import WhenField
 from edgeproxy.policies.geo import GeoRule, GeoSection
 from edgeproxy.policies.guard import NEVER_OPEN

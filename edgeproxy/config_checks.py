@@ -9,13 +9,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+from edgeproxy.config_experiments import experiment_checks
 from edgeproxy.config_reach import Reach
 from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, either, plain, spelled, suggestion
+from edgeproxy.config_walk import listed, policies, routes, section, texts
 from edgeproxy.countries import check_place_name
 from edgeproxy.policies.condition import Condition, ConditionError, condition
 from edgeproxy.units import Address, parse_address
 
-MOST_ROUTES = 1000
 _SHORTEST_TOKEN = 16
 _NEAREST = "nearest"
 _DEFINED_IN = {"jwt": "jwt_providers", "ab": "experiments", "rate_limit": "rate_limits"}
@@ -29,44 +30,15 @@ def cross_checks(document: Document) -> list[Problem]:
     return found
 
 
-def _section(value: Tree) -> dict[str, Tree]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Tree) -> list[Tree]:
-    return value if isinstance(value, list) else []
-
-
-def _routes(document: Document) -> Iterator[tuple[TreePath, dict[str, Tree]]]:
-    for position, route in enumerate(_list(document.data.get("routes"))[:MOST_ROUTES]):
-        yield ("routes", position), _section(route)
-
-
-def _policies(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, str, Tree]]:
-    """Path, word and value of each policy."""
-    for position, step in enumerate(_list(route.get("policies"))):
-        for word, value in _section(step).items():
-            yield (*path, "policies", position, word), word, value
-
-
-def _texts(path: TreePath, value: Tree) -> Iterator[tuple[TreePath, str]]:
-    """The names that a name or a list of names holds."""
-    if isinstance(value, str):
-        yield path, value
-    for position, each in enumerate(_list(value)):
-        if isinstance(each, str):
-            yield (*path, position), each
-
-
 def _references(document: Document) -> Iterator[tuple[TreePath, str, str]]:
     """Path, name, and the section where the name must be."""
-    for path, route in _routes(document):
+    for path, route in routes(document):
         for where, name in _origins(path, route):
             yield where, name, "origins"
-        for where, word, value in _policies(path, route):
+        for where, word, value in policies(path, route):
             if word in _DEFINED_IN:
                 for at, names in _named(where, word, value):
-                    yield from ((each, name, _DEFINED_IN[word]) for each, name in _texts(at, names))
+                    yield from ((each, name, _DEFINED_IN[word]) for each, name in texts(at, names))
 
 
 def _named(path: TreePath, word: str, value: Tree) -> Iterator[tuple[TreePath, Tree]]:
@@ -75,38 +47,38 @@ def _named(path: TreePath, word: str, value: Tree) -> Iterator[tuple[TreePath, T
         yield path, value
         return
     for key in ("provider", "any_of", "all_of"):
-        yield (*path, key), _section(value).get(key)
+        yield (*path, key), section(value).get(key)
 
 
 def _origins(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, str]]:
     """The names of origins that a route's `origin` holds."""
     where, origin = (*path, "origin"), route.get("origin")
-    rule = _section(origin)
+    rule = section(origin)
     named = [(where, origin), ((*where, "otherwise"), rule.get("otherwise"))]
     named += [
-        ((*where, "by_country", place), name) for place, name in _section(rule.get("by_country")).items()
+        ((*where, "by_country", place), name) for place, name in section(rule.get("by_country")).items()
     ]
     yield from ((at, name) for at, name in named if isinstance(name, str) and name != _NEAREST)
 
 
 def _names(document: Document) -> Iterator[Problem]:
-    if _NEAREST in _section(document.data.get("origins")):
+    if _NEAREST in section(document.data.get("origins")):
         yield Problem(
             ("origins", _NEAREST), "found an origin named nearest, expected another name: it means a choice"
         )
-    for path, name, section in _references(document):
-        known = _section(document.data.get(section))
+    for path, name, defined in _references(document):
+        known = section(document.data.get(defined))
         if name in known:
             continue
         names = either(map(plain, sorted(known)[:8])) if known else ""
-        listed = f"one of {section}: {names}" if known else f"an entry under {section}"
+        wanted = f"one of {defined}: {names}" if known else f"an entry under {defined}"
         near = "" if document.is_secret(path) else suggestion(name, known)
-        yield Problem(path, f"found {document.show(path)}, expected {listed}{near}")
+        yield Problem(path, f"found {document.show(path)}, expected {wanted}{near}")
 
 
 def _countries(document: Document) -> Iterator[Problem]:
     """Words for places: codes, continents, and the groups of the `geo` section."""
-    groups = tuple(_section(_section(document.data.get("geo")).get("groups")))
+    groups = tuple(section(section(document.data.get("geo")).get("groups")))
     for where, word in _place_words(document):
         try:
             check_place_name(word, groups)
@@ -115,16 +87,16 @@ def _countries(document: Document) -> Iterator[Problem]:
 
 
 def _place_words(document: Document) -> Iterator[tuple[TreePath, str]]:
-    for path, route in _routes(document):
+    for path, route in routes(document):
         by_country = (*path, "origin", "by_country")
         yield from (
-            ((*by_country, word), word) for word in _section(_section(route.get("origin")).get("by_country"))
+            ((*by_country, word), word) for word in section(section(route.get("origin")).get("by_country"))
         )
-        for where, policy, value in _policies(path, route):
-            rule = _section(value) if policy == "geo" else {}
-            yield from _texts((*where, "allow"), rule.get("allow"))
-            yield from _texts((*where, "deny"), rule.get("deny"))
-            yield from (((*where, "redirect", word), word) for word in _section(rule.get("redirect")))
+        for where, policy, value in policies(path, route):
+            rule = section(value) if policy == "geo" else {}
+            yield from texts((*where, "allow"), rule.get("allow"))
+            yield from texts((*where, "deny"), rule.get("deny"))
+            yield from (((*where, "redirect", word), word) for word in section(rule.get("redirect")))
 
 
 def _unplaced(document: Document, path: TreePath, word: str, said: str) -> str:
@@ -136,20 +108,20 @@ def _unplaced(document: Document, path: TreePath, word: str, said: str) -> str:
 def _is_nearest(route: dict[str, Tree]) -> bool:
     """May the nearest origin be looked for? Where a rule has no `otherwise`, that is what it means."""
     origin = route.get("origin")
-    rule = _section(origin)
-    words = [origin, *_section(rule.get("by_country")).values()]
+    rule = section(origin)
+    words = [origin, *section(rule.get("by_country")).values()]
     return _NEAREST in words or (bool(rule) and rule.get("otherwise", _NEAREST) == _NEAREST)
 
 
 def _places(document: Document) -> Iterator[Problem]:
     """What looks at where a client is needs a database; what looks for the nearest needs locations."""
-    has_database = bool(_section(document.data.get("geo")).get("database"))
-    for path, route in _routes(document):
-        needing = [where for where, word, _ in _policies(path, route) if word == "geo"]
+    has_database = bool(section(document.data.get("geo")).get("database"))
+    for path, route in routes(document):
+        needing = [where for where, word, _ in policies(path, route) if word == "geo"]
         needing += [where for where, parsed in _whens(path, route) if "country" in parsed.kinds]
-        if _is_nearest(route) or "by_country" in _section(route.get("origin")):
+        if _is_nearest(route) or "by_country" in section(route.get("origin")):
             needing.append((*path, "origin"))
-        if "country" in _list(_section(route.get("cache")).get("vary_on")):
+        if "country" in listed(section(route.get("cache")).get("vary_on")):
             needing.append((*path, "cache", "vary_on"))
         for where in () if has_database else needing:
             said = "found a rule that asks for the client's place, expected geo.database to name a file"
@@ -159,26 +131,26 @@ def _places(document: Document) -> Iterator[Problem]:
 
 
 def _located(document: Document, path: TreePath) -> Iterator[Problem]:
-    origins = _section(document.data.get("origins")).values()
-    if not any(_section(each).get("location") for each in origins):
+    origins = section(document.data.get("origins")).values()
+    if not any(section(each).get("location") for each in origins):
         yield Problem(path, "found nearest, expected origins with a location, like [50.11, 8.68]")
-    if not _section(document.data.get("edge")).get("location"):
+    if not section(document.data.get("edge")).get("location"):
         said = "found nearest, expected edge.location: it stands in for a client nobody can place"
         yield Problem(path, said)
 
 
-def _by_claim(document: Document, section: str, name: str) -> bool:
-    entry = _section(_section(document.data.get(section)).get(name))
-    return any(text.startswith("claim:") for _, text in _texts((), entry.get("by")))
+def _by_claim(document: Document, defined: str, name: str) -> bool:
+    entry = section(section(document.data.get(defined)).get(name))
+    return any(text.startswith("claim:") for _, text in texts((), entry.get("by")))
 
 
 def _claims(document: Document) -> Iterator[Problem]:
     """A claim is known once a token is verified: the order in YAML is the order of work."""
-    for path, route in _routes(document):
+    for path, route in routes(document):
         verified = False
-        for where, word, value in _policies(path, route):
+        for where, word, value in policies(path, route):
             verified = verified or word in ("jwt", "use")  # a policy of one's own may set claims
-            for each, name in _texts(where, value) if word in _DEFINED_IN and not verified else ():
+            for each, name in texts(where, value) if word in _DEFINED_IN and not verified else ():
                 if _by_claim(document, _DEFINED_IN[word], name):
                     said = (
                         f"found {document.show(each)}, which goes by a claim, expected a jwt policy before it"
@@ -192,7 +164,7 @@ def _claims(document: Document) -> Iterator[Problem]:
 
 def _whens(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, Condition]]:
     """Path and condition of each readable `when` of a route's policies."""
-    for where, word, value in _policies(path, route):
+    for where, word, value in policies(path, route):
         if word == "when" and isinstance(value, str):
             try:
                 yield where, condition(value)
@@ -202,15 +174,15 @@ def _whens(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, C
 
 def _conditions(document: Document) -> Iterator[Problem]:
     """What a condition reads must be known by then: places, experiments, claims of a verified token."""
-    groups = dict.fromkeys(_section(_section(document.data.get("geo")).get("groups")), ())
-    for path, route in _routes(document):
+    groups = dict.fromkeys(section(section(document.data.get("geo")).get("groups")), ())
+    for path, route in routes(document):
         before: dict[int, tuple[set[str], bool]] = {}
         drawn: set[str] = set()
         verified = False
-        for position, step in enumerate(_list(route.get("policies"))):
+        for position, step in enumerate(listed(route.get("policies"))):
             before[position] = set(drawn), verified
-            drawn.update(name for _, name in _texts((), _section(step).get("ab")))
-            verified = verified or not {"jwt", "use"}.isdisjoint(_section(step))
+            drawn.update(name for _, name in texts((), section(step).get("ab")))
+            verified = verified or not {"jwt", "use"}.isdisjoint(section(step))
         for where, parsed in _whens(path, route):
             drawn_before, verified_before = before[int(where[-2])]
             said = ""
@@ -229,7 +201,7 @@ def _conditions(document: Document) -> Iterator[Problem]:
 
 
 def _admin(document: Document) -> Iterator[Problem]:
-    admin = _section(document.data.get("admin"))
+    admin = section(document.data.get("admin"))
     token, listen = admin.get("token"), _address(admin.get("listen"))
     exposed = listen is not None and not ipaddress.ip_address(listen.host).is_loopback
     if exposed and isinstance(token, str) and 0 < len(token) < _SHORTEST_TOKEN:
@@ -246,13 +218,13 @@ def _address(value: Tree) -> Address | None:
 
 def _listeners(document: Document) -> Iterator[Problem]:
     """One port of one address is bound once. Port 0 is any free one."""
-    listen = _section(document.data.get("server")).get("listen")
+    listen = section(document.data.get("server")).get("listen")
     at: TreePath = ("server", "listen")
     entries: list[tuple[TreePath, Tree]] = [(at, listen)] if isinstance(listen, str) else []
-    for position, each in enumerate(_list(listen)):
+    for position, each in enumerate(listed(listen)):
         value = each.get("address") if isinstance(each, dict) else each
         entries.append(((*at, position), value))
-    admin = _section(document.data.get("admin")).get("listen")
+    admin = section(document.data.get("admin")).get("listen")
     entries.append((("admin", "listen"), admin))
     parsed = [(path, _address(value)) for path, value in entries]
     addresses = [(path, str(address)) for path, address in parsed if address is not None and address.port]
@@ -260,7 +232,7 @@ def _listeners(document: Document) -> Iterator[Problem]:
 
 
 def _twins(document: Document) -> Iterator[Problem]:
-    names = [each for path, route in _routes(document) for each in _texts((*path, "name"), route.get("name"))]
+    names = [each for path, route in routes(document) for each in texts((*path, "name"), route.get("name"))]
     yield from _repeated(document, names, "a name that no other route has")
 
 
@@ -276,7 +248,7 @@ def _repeated(document: Document, named: Iterable[tuple[TreePath, str]], expecte
 
 def _unreachable(document: Document) -> Iterator[Problem]:
     earlier: list[tuple[TreePath, Reach]] = []
-    for path, route in _routes(document):
+    for path, route in routes(document):
         match = route.get("match", {})
         reach = Reach.of(match) if isinstance(match, dict) else None
         if reach is None:
@@ -290,5 +262,6 @@ def _unreachable(document: Document) -> Iterator[Problem]:
 
 
 _CHECKS = (
-    _names, _countries, _places, _claims, _conditions, _admin, _listeners, _twins, _unreachable,
+    _names, _countries, _places, _claims, _conditions, experiment_checks, _admin, _listeners, _twins,
+    _unreachable,
 )  # fmt: skip

@@ -80,6 +80,17 @@ class Note:
     shadow: bool = False  # it decided, and changed nothing
 
 
+@record
+class Exposure:
+    """A unit that is about to see a variant; counted once its answer goes out."""
+
+    experiment: str
+    variant: str
+    identity: str  # of the draw: another seed or kind of unit counts anew
+    unit: str
+    counted: Callable[[str], None]  # told the unit, so that it is not reported again
+
+
 class Context:
     """Per-request state. Built by the pipeline once per request, thrown away with it."""
 
@@ -87,6 +98,7 @@ class Context:
         "_request_id",
         "claims",
         "client",
+        "exposures",
         "key_parts",
         "notes",
         "now",
@@ -114,6 +126,7 @@ class Context:
         self._request_id = request_id  # or what makes one: see `request_id`. Set by the door
         self.place: Place | None = None  # set by geo (None: nobody looked)
         self.variants: dict[str, str] = {}  # experiment -> variant. Set by ab
+        self.exposures: tuple[Exposure, ...] = ()  # of units that were not counted yet. Set by ab
         self.claims: Mapping[str, Any] | None = None  # verified claims. Set by jwt
         self.origin: str | None = None  # pool chosen by name. Set by the origin choice
         self.origin_named = ""  # pool that a policy asks for, before the choice. Set by ab

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -98,6 +99,19 @@ def parse_address(value: object) -> Address:
             except ValueError:
                 pass
     raise ValueError(f"{value!r} is not an address; write IP:port, like 127.0.0.1:8080 or [::]:8080")
+
+
+def parse_moment(value: object) -> datetime:
+    """Moment of `2026-03-01T09:00:00Z` or with another offset; without any it could mean many."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        moment = datetime.fromisoformat(value if isinstance(value, str) else "")
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"{value!r} is not a moment; write date, time and zone: 2026-03-01T09:00:00Z")
+    return moment
 
 
 def parse_network(value: object) -> Network:

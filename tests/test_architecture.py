@@ -65,6 +65,7 @@ SHARED = {
     "bucket_table",
     "identify",
     "field_names",
+    "redirect_target",
     "condition",
     "condition_facts",
     "networks",

@@ -18,7 +18,7 @@ from edgeproxy.countries import CONTINENTS, COUNTRIES, GROUPS, PlaceSet, check_p
 from edgeproxy.http.message import Request, Response
 from edgeproxy.http.replies import problem, redirect
 from edgeproxy.policies.geo_data import GeoDatabase
-from edgeproxy.policies.geo_redirect import Target
+from edgeproxy.policies.redirect_target import Target
 from edgeproxy.record import record
 from edgeproxy.snapshot import Snapshot
 from edgeproxy.units import Above0, Model

@@ -62,7 +62,9 @@ class Guarded:
 
     def _watch(self, request: Request, ctx: Context) -> None:
         """Ask, count, and undo."""
-        kept: Any = ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten
+        kept: Any = (
+            ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten, ctx.exposures,
+        )  # fmt: skip
         edits = len(ctx.to_origin), len(ctx.to_client)
         ctx.variants = dict(ctx.variants)
         notes = len(ctx.notes) if ctx.notes is not None else 0
@@ -73,7 +75,9 @@ class Guarded:
                 decision, reason = "shadow-refuse", ctx.reason or str(answer.status)
         except Exception as error:  # it must not hurt anybody; that it fails is what a shadow shows
             decision, reason = "shadow-error", type(error).__name__
-        ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten = kept
+        (
+            ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten, ctx.exposures,
+        ) = kept  # fmt: skip
         del ctx.to_origin[edits[0] :], ctx.to_client[edits[1] :]
         if ctx.notes is not None:
             self._tell(ctx, notes, decision, reason)

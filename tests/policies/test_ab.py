@@ -12,8 +12,9 @@ from pydantic import ValidationError
 
 from edgeproxy.context import Context, Edit, Op, Verdict
 from edgeproxy.http.message import Field, Headers, Request
-from edgeproxy.policies.ab import AbTest, Experiment
+from edgeproxy.policies.ab import AbTest
 from edgeproxy.policies.ab_hash import bucket_ranges, choose_variation, fraction
+from edgeproxy.policies.ab_rule import Experiment
 
 UNIT = "AAAAAAAAAAAAAAAAAAAAAA"
 FRESH = "BBBBBBBBBBBBBBBBBBBBBB"
@@ -317,7 +318,7 @@ def test_the_key_part_is_always_the_variant_that_the_origin_is_told() -> None:
     [
         (ask(cookie()), {}, "drawn by cookie"),
         (ask(query=b"ab_exp=fast"), {}, "fast, forced by the query parameter ab_exp"),
-        (ask(), {"by": "claim:sub"}, "takes no part (no unit by claim:sub"),
+        (ask(), {"by": "claim:sub"}, "takes no part: no unit by claim:sub"),
     ],
 )
 def test_explaining_says_why(request_: Request, config: Any, said: str) -> None:

@@ -17,7 +17,7 @@ from edgeproxy.http.message import Headers, Request, Response
 from edgeproxy.http.target import normalise_host, normalise_path
 from edgeproxy.policies.geo import Geo, GeoRule, GeoSection, Locate
 from edgeproxy.policies.geo_data import GeoDatabase
-from edgeproxy.policies.geo_redirect import Target
+from edgeproxy.policies.redirect_target import Target
 from edgeproxy.snapshot import Snapshot
 
 PLACES = {
