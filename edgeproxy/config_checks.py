@@ -157,7 +157,7 @@ def _claims(document: Document) -> Iterator[Problem]:
                     )
                     yield Problem(each, said)
         keyed = (*path, "cache", "vary_on")
-        for each, name in _texts(keyed, _section(route.get("cache")).get("vary_on")):
+        for each, name in texts(keyed, section(route.get("cache")).get("vary_on")):
             if name.startswith("claim:") and not verified:
                 yield Problem(each, f"found {document.show(each)}, expected a jwt policy in this route")
 
