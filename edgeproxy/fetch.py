@@ -27,6 +27,7 @@ from edgeproxy.cache.settle import (
     serve_entry,
     settle,
 )
+from edgeproxy.cache.tags import invalidated_groups
 from edgeproxy.context import Clock
 from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, origin_error
@@ -41,6 +42,7 @@ from edgeproxy.trip import Trip
 
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
+SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"})  # invalidate nothing
 REFRESH_CAP = 1000  # refreshes behind clients' backs at once; beyond it stale answers stay stale
 
 
@@ -170,7 +172,9 @@ class Fetcher:
     def answered(self, trip: Trip, now: float) -> None:
         """The final head is here: only now is it known whose answer this is."""
         job = trip.job
-        rule = job.visit.route.rule
+        request, rule = job.visit.request, job.visit.route.rule
+        if request.method not in SAFE:
+            self._invalidate(trip)
         if rule is None:
             relay(trip, "")
             return
@@ -178,9 +182,8 @@ class Fetcher:
         if trip.flight and flight is not None and not self._unwrapped(trip):
             self._lead(job, flight, instead_of=flight.leader)
             return
-        request = job.visit.request
-        if request.method != b"GET":
-            self._side_effects(trip, rule, now)
+        if request.method == b"HEAD":
+            self._update(trip, rule, now)
         settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
         if isinstance(settled, Store):
             Recording(self, trip, rule, settled, flight or Flight[Job].of(job.fetch.key or b"", job)).begin()
@@ -278,22 +281,27 @@ class Fetcher:
             else:
                 other.peer.hand(entry, now)
 
-    def _side_effects(self, trip: Trip, rule: CacheRule, now: float) -> None:
-        """What an answer to another method than GET means for what is stored (RFC 9111 §4.3.5, §4.4)."""
+    def _update(self, trip: Trip, rule: CacheRule, now: float) -> None:
+        """What an answer to HEAD means for the stored response to GET (RFC 9111 §4.3.5)."""
         job = trip.job
-        visit = job.visit
-        store, request = visit.edge.store, visit.request
-        if request.method == b"HEAD":
-            entry, _ = store.find(visit.key(rule, job.ctx), request.headers)
-            if entry is not None and trip.status in (200, 410):
-                update = head_update(rule, request, entry, trip.status, trip.headers, job.ctx.now, now)
-                if update is None:
-                    entry.fresh_until = min(entry.fresh_until, now)
-                else:
-                    store.renew(update, trip.position)
+        store, request = job.visit.edge.store, job.visit.request
+        entry, _ = store.find(job.visit.key(rule, job.ctx), request.headers)
+        if entry is None or trip.status not in (200, 410):
             return
+        update = head_update(rule, request, entry, trip.status, trip.headers, job.ctx.now, now)
+        if update is None:
+            entry.expire(now)
+        else:
+            store.renew(update, trip.position)
+
+    def _invalidate(self, trip: Trip) -> None:
+        """What an answer to an unsafe request makes doubtful (RFC 9111 §4.4), cached route or not."""
+        visit = trip.job.visit
+        store, request = visit.edge.store, visit.request
         for target in invalidation_targets(request, trip.status, trip.headers):
             store.invalidate(target)
+        for group in invalidated_groups(request, trip.status, trip.headers):
+            store.invalidate_group(group)
 
     def _again(self, trip: Trip, flight: Flight[Job] | None) -> None:
         """Ask once more, without the condition that was answered for something else."""

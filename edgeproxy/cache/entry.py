@@ -19,7 +19,7 @@ Location = tuple[bytes, bytes, bytes]
 """Host, path and query: what a purge by URL names, whatever else is in the key."""
 
 OVERHEAD = 1200  # bytes of Python objects an entry costs beside its head and body; measured
-TAG_OVERHEAD = 80  # bytes that each of its tags costs beside its text
+TAG_OVERHEAD = 300  # bytes that each of its tags costs beside its text
 
 
 class Entry:
@@ -102,6 +102,14 @@ class Entry:
     def age(self, now: float) -> int:
         """Seconds for the Age field, saturated (RFC 9111 §1.2.2)."""
         return max(0, min(int(now - self.born), 2**31))
+
+    def expire(self, now: float) -> None:
+        """Make it stale; it may still be served stale for as long as if its freshness had ended by itself."""
+        early = self.fresh_until - now
+        if early > 0:
+            self.fresh_until = now
+            self.stale_until -= early
+            self.error_until -= early
 
     def hit(self, rule: CacheRule, now: float) -> Serve:
         """The whole response with Age and Cache-Status of this second: all hits of a second share it."""

@@ -28,6 +28,7 @@ class MemoryStore:
         self.position = 0
         self._keys: dict[bytes, list[Entry]] = {}
         self._locations: dict[Location, set[bytes]] = {}
+        self._tagged: dict[bytes, set[Entry]] = {}
         # SIEVE's queue, linked through the entries: newest, oldest, and where the hand stands
         self._newest: Entry | None = None
         self._oldest: Entry | None = None
@@ -61,6 +62,8 @@ class MemoryStore:
         entries.append(entry)
         self._link(entry)
         self._locations.setdefault(entry.location, set()).add(entry.key)
+        for tag in entry.tags:
+            self._tagged.setdefault(tag, set()).add(entry)
         self.bytes += entry.size
         while self.bytes > self.max_bytes:
             self._evict(entry)
@@ -121,6 +124,11 @@ class MemoryStore:
         self.bytes -= entry.size
         entries = self._keys[entry.key]
         entries.remove(entry)
+        for tag in entry.tags:
+            tagged = self._tagged[tag]
+            tagged.discard(entry)
+            if not tagged:
+                del self._tagged[tag]
         if not entries:
             del self._keys[entry.key]
             keys = self._locations[entry.location]
@@ -140,10 +148,18 @@ class MemoryStore:
         """Forget every entry of a URL: all dimensions, all variants. How many there were."""
         return self.purge_url(location, soft=False, now=0.0)
 
+    def invalidate_group(self, tag: bytes) -> int:
+        """Forget every entry of a group (RFC 9875 §3). How many there were."""
+        return self.purge_tag(tag, soft=False, now=0.0)
+
     def purge_url(self, location: Location, *, soft: bool, now: float) -> int:
         """`purge` of the entries of one URL, without looking at others."""
         keys = tuple(self._locations.get(location, ()))
         return self._purge([entry for key in keys for entry in self._keys.get(key, ())], soft=soft, now=now)
+
+    def purge_tag(self, tag: bytes, *, soft: bool, now: float) -> int:
+        """`purge` of the entries with one tag, without looking at others."""
+        return self._purge(list(self._tagged.get(tag, ())), soft=soft, now=now)
 
     def purge(self, matches: Callable[[Entry], bool], *, soft: bool, now: float) -> int:
         """Forget, or with `soft` make stale, every entry that matches. How many there were."""
@@ -159,7 +175,7 @@ class MemoryStore:
     def _purge(self, entries: list[Entry], *, soft: bool, now: float) -> int:
         for entry in entries:
             if soft:
-                entry.fresh_until = min(entry.fresh_until, now)
+                entry.expire(now)
             else:
                 self._drop(entry)
         return len(entries)

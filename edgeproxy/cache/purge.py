@@ -22,6 +22,8 @@ def apply_purges(store: MemoryStore, log: PurgeLog, now: float) -> None:
         store.noted(purge)
         if purge.kind is PurgeKind.URL:  # by far the most: unsafe requests are among them
             dropped = store.purge_url(split_location(purge.value), soft=purge.soft, now=now)
+        elif purge.kind is PurgeKind.TAG:  # groups that unsafe requests invalidate too
+            dropped = store.purge_tag(purge.value, soft=purge.soft, now=now)
         else:
             dropped = store.purge(matcher(purge), soft=purge.soft, now=now)
         log.report(purge, dropped)

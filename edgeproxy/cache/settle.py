@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-
 from edgeproxy.cache.conditional import answer, freshened_fields, validates
 from edgeproxy.cache.entry import Entry, Location, make_stamp
 from edgeproxy.cache.key import variant_key
 from edgeproxy.cache.rfc9111 import Assessment, assess
 from edgeproxy.cache.rule import CacheRule
+from edgeproxy.cache.tags import response_tags
 from edgeproxy.decision import Cause, Fetch, Serve
 from edgeproxy.http.dates import format_date
 from edgeproxy.http.fields import end_to_end_fields
@@ -19,9 +18,6 @@ from edgeproxy.record import record
 FAILURES = frozenset({500, 502, 503, 504})  # RFC 5861 §4
 COOKIES = frozenset({b"set-cookie"})  # of one client, whoever validated for all
 UNSAFE_OK = range(200, 400)
-TAGS = 1024  # per response; more could not all be purged by
-_TAG_ENDS = re.compile(rb"[,\s]+")
-_BY_SPACE = frozenset({b"surrogate-key", b"xkey"})  # where a comma belongs to the tag
 
 
 @record
@@ -105,7 +101,7 @@ def settle(
     length = headers.get(b"content-length")
     if length is not None and length.isdigit() and int(length) > rule.object_size:
         return Pass("too-large")
-    tags = response_tags(headers, rule.tag_fields)
+    tags = response_tags(request, headers, rule.tag_fields)
     if tags is None:
         return Pass("too-many-tags")
     return Store(
@@ -224,17 +220,6 @@ def _entry(
         position=position,
         tags=tags,
     )
-
-
-def response_tags(headers: Headers, names: tuple[bytes, ...]) -> frozenset[bytes] | None:
-    """What a purge by tag may name: words of Surrogate-Key, members of Cache-Tag. None: too many."""
-    found: list[bytes] = []
-    for name in names:
-        value = headers.get(name)
-        if value is not None:
-            found += value.split() if name in _BY_SPACE else _TAG_ENDS.split(value)
-    tags = frozenset(found) - {b""}
-    return None if len(tags) > TAGS else tags
 
 
 def serve_entry(

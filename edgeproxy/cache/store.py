@@ -13,6 +13,7 @@ from edgeproxy.cache.clocks import PurgeClocks, Purged
 from edgeproxy.cache.entry import Entry, Location
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.purge import apply_purges, joined_location
+from edgeproxy.cache.tags import is_group
 from edgeproxy.context import Clock
 from edgeproxy.purge_log import MAX_VALUE, Purge, PurgeKind, PurgeLog
 
@@ -40,6 +41,9 @@ class Store(MemoryStore):
         if not self._may_use(entry):
             return False
         self._held[_place(entry.location)] = 1
+        for tag in entry.tags:
+            if is_group(tag):
+                self._held[crc32(tag) % HELD] = 1
         return super().put(entry)
 
     def renew(self, entry: Entry, since: int) -> bool:
@@ -64,6 +68,16 @@ class Store(MemoryStore):
         self.keep_up()
         return held
 
+    def invalidate_group(self, tag: bytes) -> int:
+        """Forget a group in all workers. How many entries this worker held."""
+        if not self._held[crc32(tag) % HELD] or len(tag) > MAX_VALUE:
+            return 0
+        self.keep_up()
+        held = super().invalidate_group(tag)
+        self._log.append(PurgeKind.TAG, tag)
+        self.keep_up()
+        return held
+
     def noted(self, purge: Purge) -> None:
         self.clocks.record(purge)
 
@@ -77,7 +91,7 @@ class Store(MemoryStore):
         if purged is Purged.HARD:
             return False
         if purged is Purged.SOFT:
-            entry.fresh_until = min(entry.fresh_until, self._clock())
+            entry.expire(self._clock())
         return True
 
 

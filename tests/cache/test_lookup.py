@@ -18,7 +18,6 @@ from edgeproxy.cache.settle import (
     cache_status,
     invalidation_targets,
     on_failure,
-    response_tags,
     serve_entry,
     settle,
 )
@@ -268,13 +267,6 @@ def test_what_is_too_large_is_passed() -> None:
     assert settle(small, request(), Fetch(Cause.BYPASS), 200, answer, NOW, NOW) == Pass("", remember=False)
 
 
-def test_tags_come_from_both_fields_and_are_bounded() -> None:
-    names = RULE.tag_fields
-    tags = response_tags(headers({"Surrogate-Key": "a b,c", "Cache-Tag": "d, e f ,"}), names)
-    assert tags == {b"a", b"b,c", b"d", b"e", b"f"}
-    assert response_tags(headers({"Surrogate-Key": " ".join(map(str, range(5000)))}), names) is None
-
-
 def test_cache_status_of_a_miss() -> None:
     value = cache_status(b"edge", Cause.URI_MISS, 200, stored=True, collapsed=True, ttl=9, detail="x")
     assert value == b"edge; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=9; detail=x"
@@ -307,3 +299,20 @@ def test_a_follower_with_other_selecting_fields_is_not_served_this_answer() -> N
     assert isinstance(settled, Store)
     assert settled.suits(request("/a", {"X-A": "1"}))
     assert not settled.suits(request("/a", {"X-A": "2"}))
+
+
+@pytest.mark.parametrize(
+    ("control", "decision"),
+    [
+        pytest.param("max-age=60", Fetch, id="no window: asked before it is served"),
+        pytest.param("max-age=60, stale-while-revalidate=30", ServeStale, id="within its window"),
+        pytest.param("max-age=60, must-revalidate", Fetch, id="§5.2.2.2 never stale"),
+    ],
+)
+def test_what_is_made_stale_early_is_stale_as_if_its_time_had_come(control: str, decision: type) -> None:
+    store, entry = stored(control)
+    entry.expire(NOW + 10)
+    assert isinstance(ask(store, at=20), decision)
+    entry.expire(NOW + 50)
+    assert isinstance(ask(store, at=20), decision), "what is stale already does not come back"
+    assert isinstance(ask(store, at=45), Fetch), "the window began when it was made stale"
