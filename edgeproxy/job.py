@@ -108,9 +108,7 @@ def relay(trip: Trip, reason: str) -> None:
     cause = job.fetch.cause
     door.report.cause = cause
     status = cache_status(job.visit.edge.ident, cause, trip.status, detail=reason)
-    fields = response_fields(
-        trip.headers, CONSUMED if b"surrogate-control" in trip.headers.index else NOTHING
-    )
+    fields = fields_for_client(trip, job.visit.route.rule, cause)
     cookie = trip.affinity()
     if cookie is not None:  # only here: what is stored or shared belongs to no client
         fields = [*fields, cookie]
