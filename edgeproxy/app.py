@@ -3,7 +3,8 @@
     from edgeproxy.app import EdgeApp
     app = EdgeApp("edge.yaml")              # uvicorn my:app, or Mount("/", app) in Starlette or FastAPI
 
-It differs from the native door only in how it builds a `Request` and how it writes.
+It differs from the native door only in how it builds a `Request` and how it writes. WebSockets are answered
+with 501: ASGI does not hand out the connection.
 """
 
 from __future__ import annotations
@@ -61,8 +62,8 @@ class EdgeApp:
             if self._worker is None:
                 await self.start()
             await _handle(self.hall, scope, receive, send)
-        else:  # a WebSocket: not spoken here, closing before accepting is a 403
-            await send({"type": f"{kind}.close"})
+        else:
+            await _refuse_websocket(scope, receive, send)
 
     async def start(self) -> None:
         """Load the configuration and start the background feeds; once."""
@@ -121,6 +122,18 @@ async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> 
     else:
         hall.fetch(visit, ctx, decision, exchange)
     await exchange.run(receive, send)
+
+
+async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """ASGI hands out messages, not the connection, so that there is nothing to relay: 501, or 403 from
+    servers that know no other answer than closing. Serve WebSockets through the native door."""
+    await receive()
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close"})
+        return
+    answer = render_problem(501, "no-websocket", "This way into the edge does not speak WebSocket.", "-")
+    await send({**_start(answer.status, list(answer.fields)), "type": "websocket.http.response.start"})
+    await send({"type": "websocket.http.response.body", "body": answer.body})
 
 
 def build_request(scope: Scope, hall: Hallway) -> tuple[Request, int | None]:
@@ -195,6 +208,10 @@ class AsgiExchange:
         self.status = 0
         self.sent = 0
         self.started_at = 0.0
+
+    @property
+    def wire(self) -> None:
+        """ASGI servers keep the connection to themselves."""
 
     async def run(self, receive: Receive, send: Send) -> None:
         """Send what the door is given until it is over or the client has left."""

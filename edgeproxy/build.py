@@ -27,6 +27,7 @@ from edgeproxy.http.wire import render_fields
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.outcome import DoorMeters, OriginMeters, RouteMeters
+from edgeproxy.observe.tunnels import TunnelMeters
 from edgeproxy.origin.choose import OriginChoice
 from edgeproxy.origin.request import forwarding
 from edgeproxy.origin.resolve import Resolver
@@ -35,7 +36,7 @@ from edgeproxy.origin.upstream import Upstream
 from edgeproxy.origins import publish_upstream
 from edgeproxy.peers import NAME as OTHER_WORKERS
 from edgeproxy.peers import Peers, link
-from edgeproxy.pipeline import Edge, Match, Refuse, Route, RouteTable
+from edgeproxy.pipeline import Edge, Match, Refuse, Route, RouteTable, TunnelRule
 from edgeproxy.policies.ab import AbTest
 from edgeproxy.policies.condition import condition
 from edgeproxy.policies.geo import Geo, GeoRule, Locate
@@ -47,6 +48,7 @@ from edgeproxy.policies.keyed import Keyed
 from edgeproxy.policies.rate_limit import RateLimiter
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
+from edgeproxy.tunnel import Tunnels, upgradable
 
 logger = logging.getLogger("edgeproxy.build")
 RESULTS = [cause.word for cause in Cause]
@@ -89,7 +91,8 @@ class Parts:
         limits = Limits(**dict(config.server.limits))
         if previous is None:
             forwarded, peers = self.trusted.forwarded_fields, self._peers(slot)
-            fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, peers)
+            tunnels = Tunnels(TunnelMeters(self.slot), self.sweeper)
+            fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, tunnels, peers)
             prefix = f"{config.edge.pop}-{slot:x}{int(shared.started_at):x}-"
             self.hall = Hallway(self.edge, limits, fetcher, self.meters, self.log, prefix, shared.purge_log)
             self.hall.proxy_protocol_ports = frozenset(
@@ -240,7 +243,7 @@ class Parts:
             policies.append(Keyed(device=rule.device, claims=rule.claims))
         asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
         hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
-        return Route(
+        route = Route(
             name=section.name,
             policies=tuple(policies),
             steps=tuple([policy.__call__ for policy in policies]),
@@ -256,6 +259,8 @@ class Parts:
             hidden_query=hidden,
             meters=meters,
         )
+        ws = section.websocket
+        return route if ws is None else upgradable(route, TunnelRule(ws.idle, ws.tunnels))
 
     def _choice(self, section: RouteSection) -> OriginChoice:
         return OriginChoice(

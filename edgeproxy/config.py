@@ -18,7 +18,7 @@ from edgeproxy.config_errors import validated
 from edgeproxy.config_file import load
 from edgeproxy.config_hints import ReadAs
 from edgeproxy.config_schema import editor_schema
-from edgeproxy.config_sections import Admin, CacheStore, Edge, Match, Name, Names, Server
+from edgeproxy.config_sections import Admin, CacheStore, Edge, Match, Name, Names, Server, WebSocketSection
 from edgeproxy.config_tree import Document
 from edgeproxy.config_walk import MOST_ROUTES
 from edgeproxy.errors import ConfigError
@@ -114,6 +114,14 @@ def _as_section(value: object) -> object:
     raise ValueError("expected a section like {ttl: 30s}, or false for no cache")
 
 
+def _as_websocket(value: object) -> object:
+    if isinstance(value, bool):
+        return WebSocketSection() if value else None
+    if value is None or isinstance(value, dict):
+        return cast("object", value)
+    raise ValueError("expected true, false, or a section like {idle: 5m}")
+
+
 class Route(Model):
     """One kind of request, what is done with it, and where it goes. The first route that matches wins."""
 
@@ -130,6 +138,11 @@ class Route(Model):
     """How answers are cached; `false` for not at all. Default: as the origin says (RFC 9111)."""
     origin: Name | OriginRule
     """Name of the origin, or a rule that chooses one."""
+    websocket: Annotated[
+        WebSocketSection | None,
+        BeforeValidator(_as_websocket, json_schema_input_type=WebSocketSection | bool | None),
+    ] = None
+    """May a request become a WebSocket (RFC 6455)? `true`, or a section with its limits. Default: no."""
     body_size: Size | None = None
     """Bytes of a request body, instead of `server.limits.body_size`: 413."""
 

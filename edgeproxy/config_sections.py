@@ -168,6 +168,15 @@ class CacheStore(Model):
         return self
 
 
+class WebSocketSection(Model):
+    """WebSockets of a route. They go through its policies, past its cache, and to its origin."""
+
+    idle: Above0 = 300.0
+    """How long nothing may pass in either direction; then both sides are told to go (1001)."""
+    tunnels: int = Field(default=1000, ge=1, le=1_000_000)
+    """Open at once, per worker: 503."""
+
+
 def _host(text: str) -> str:
     name = text.lower().removesuffix(".")
     if _HOST.fullmatch(name):

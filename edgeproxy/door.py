@@ -7,10 +7,13 @@ plain calls in both directions; whoever is too fast is paused.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.decision import Cause, Serve
 from edgeproxy.http.message import Field
+
+if TYPE_CHECKING:
+    import asyncio
 
 PAUSE_AT = 64 * 1024  # bytes of an unread request body before the client is paused
 
@@ -48,12 +51,38 @@ class Door(Protocol):
     body: RequestBody | None
     report: Report
 
+    @property
+    def wire(self) -> Wire | None:
+        """The connection, to be handed over whole; None where the door cannot."""
+        ...
+
     def interim(self, status: int, fields: list[Field]) -> None: ...
     def serve(self, serve: Serve) -> None: ...
     def start(self, status: int, fields: list[Field], cache_status: bytes, length: int | None) -> None: ...
     def write(self, data: bytes) -> None: ...
     def end(self) -> None: ...
     def abort(self) -> None: ...
+
+
+class Wire(Protocol):
+    """A client's connection that may switch protocols (RFC 9110 §7.8)."""
+
+    @property
+    def early(self) -> bytes:
+        """What came behind the request: its sender did not wait for the 101."""
+        ...
+
+    def switch(self, fields: list[Field], protocol: asyncio.Protocol) -> asyncio.Transport:
+        """Write the 101; from now on the connection's bytes are `protocol`'s."""
+        ...
+
+    def over(self, ending: str, received: int, sent: int) -> None:
+        """It has ended, and the connection closes. `ending` is empty when a side closed in good order."""
+        ...
+
+    def lost(self, exc: Exception | None) -> None:
+        """The connection is gone."""
+        ...
 
 
 class RequestBody:

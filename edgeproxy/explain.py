@@ -7,14 +7,13 @@ from pathlib import Path
 
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.build import Parts
-from edgeproxy.cache.rule import CacheRule
 from edgeproxy.clock import steady, wall
 from edgeproxy.config import Config
 from edgeproxy.context import Context
 from edgeproxy.decision import Fetch, Serve, ServeStale
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.http.target import split_target
-from edgeproxy.pipeline import Visit, decide
+from edgeproxy.pipeline import Route, Visit, decide
 from edgeproxy.shared import Shared
 
 
@@ -46,7 +45,7 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
         variants=tuple(ctx.variants.items()),
         to_origin=tuple(ctx.to_origin),
         to_client=tuple(ctx.to_client),
-        cache="" if answered else _cache_word(route.rule, fetching),
+        cache="" if answered else _cache_word(route, fetching),
         key=""
         if answered or route.rule is None
         else visit.key(route.rule, ctx).decode("utf-8", "backslashreplace"),
@@ -55,9 +54,11 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
     )
 
 
-def _cache_word(rule: CacheRule | None, decision: Serve | Fetch | ServeStale) -> str:
+def _cache_word(route: Route, decision: Serve | Fetch | ServeStale) -> str:
     """In the words of Cache-Status. The control process holds no responses, so a look-up misses."""
-    if rule is None:
+    if route.websocket is not None:
+        return "bypass: a WebSocket"
+    if route.rule is None:
         return "bypass: the route has no cache"
     if isinstance(decision, Fetch):
         return f"fwd={decision.cause.value}" + (

@@ -30,15 +30,18 @@ from edgeproxy.cache.settle import (
 from edgeproxy.cache.tags import invalidated_groups
 from edgeproxy.context import Clock
 from edgeproxy.decision import Cause
-from edgeproxy.errors import OriginError, origin_error
+from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field, Request
 from edgeproxy.job import Job, refuse, relay, serve
 from edgeproxy.observe.outcome import OriginMeters
-from edgeproxy.origin.request import is_loop
+from edgeproxy.origin.connection import OriginConnection
+from edgeproxy.origin.request import is_loop, response_fields
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.peers import Peers, said_by
+from edgeproxy.pipeline import TunnelRule
 from edgeproxy.recording import Recording
 from edgeproxy.trip import Trip
+from edgeproxy.tunnel import Tunnels
 
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
@@ -55,11 +58,13 @@ class Fetcher:
         forwarded: Forwarded,
         clock: Clock,
         meters: Mapping[str, OriginMeters],
+        tunnels: Tunnels,
         peers: Peers | None = None,
     ) -> None:
         """`forwarded` gives the fields that tell an origin who asked; `meters` count per origin; `peers` are
         the other workers of this machine, when there are any."""
         self.adopt(upstreams, forwarded, meters)
+        self.tunnels = tunnels
         self.flights: Flights[Job] = Flights()
         self.uses = Uses()
         self.peers = peers
@@ -81,6 +86,9 @@ class Fetcher:
         key = job.fetch.key
         if is_loop(job.visit.request.headers, job.visit.edge.ident):
             refuse(job, origin_error("proxy_loop_detected", "this edge has seen the request before"))
+            return
+        if job.visit.route.websocket is not None:
+            self._tunnel(job, job.visit.route.websocket)
             return
         if key is None or self.flights.must_pass(key, job.ctx.now):
             self._trip(job.passing if job.ranged else job).begin()
@@ -159,6 +167,26 @@ class Fetcher:
         trip = trip or self._trip(job)
         self._leaders[trip] = flight
         trip.begin()
+
+    # --- WebSockets
+
+    def _tunnel(self, job: Job, rule: TunnelRule) -> None:
+        if job.door is None or job.door.wire is None:
+            refuse(job, OriginError("http_request_error", 501, Retry.NEVER))
+        elif not self.tunnels.has_room(job.visit.route.name, rule):
+            refuse(job, origin_error("connection_limit_reached"))
+        else:
+            self._trip(job).begin()
+
+    def switched(self, trip: Trip, connection: OriginConnection, rest: bytes) -> None:
+        """The origin said 101: its connection and the client's become one. Raises OriginError."""
+        job, rule = trip.job, trip.job.visit.route.websocket
+        wire = None if job.door is None else job.door.wire
+        name = job.visit.route.name
+        if wire is None or rule is None or not self.tunnels.has_room(name, rule):
+            raise origin_error("connection_limit_reached", "too many WebSockets are open")
+        tunnel = self.tunnels.begin(name, rule, connection, wire, response_fields(trip.headers))
+        tunnel.relay(wire.early, rest)
 
     # --- what trips need and report
 

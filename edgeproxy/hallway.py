@@ -189,6 +189,21 @@ class Hallway:
         if self.log is not None:
             self.log.append(_outcome(done.visit.request, done.ctx, report, status, duration, done.sent))
 
+    def log_tunnel(self, done: Finished, ending: str, received: int, now: float) -> None:
+        """Log a WebSocket that has ended; it was counted when it began. `received` bytes of the client."""
+        if self.log is not None:
+            done.report.error = ending
+            outcome = _outcome(
+                done.visit.request, done.ctx, done.report, done.status, now - done.started_at, done.sent
+            )
+            outcome.received = received
+            self.log.append(outcome)
+
+    def drain(self) -> None:
+        """The worker stops: answers say `Connection: close`, and WebSockets are ended."""
+        self.draining = True
+        self.fetcher.tunnels.drain()
+
     def rejected(self, peer: str, error: RequestError) -> None:
         """Count a request that never became one."""
         self._meters.rejected(error.reason)

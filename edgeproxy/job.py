@@ -22,6 +22,7 @@ NOTHING: frozenset[bytes] = frozenset()
 CONSUMED = frozenset({b"surrogate-control"})  # said to caches like us, not to clients
 SENTENCES = {
     500: "The edge failed on this request.",
+    501: "This way into the edge does not speak WebSocket.",
     502: "The origin could not be reached, or its answer was not usable.",
     503: "The origin has no capacity to spare at the moment.",
     504: "The origin did not answer in time.",

@@ -21,6 +21,7 @@ from edgeproxy.http.last_hop import LIMITED, LastHop, max_forwards
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.http.target import without_parameters
+from edgeproxy.http.websocket import wants_websocket
 from edgeproxy.recall import Recollection, Recorder
 from edgeproxy.record import record
 
@@ -80,6 +81,14 @@ class Refuse:
 
 
 @record
+class TunnelRule:
+    """WebSockets of a route: seconds one may be silent, and how many may be open at once in a worker."""
+
+    idle: float
+    tunnels: int
+
+
+@record
 class Route:
     """One route, ready to run. `hidden_query` are parameters that go neither on nor into the key."""
 
@@ -95,6 +104,8 @@ class Route:
     forwarding: Forwarding
     hidden_query: tuple[bytes, ...]
     meters: RouteMeters
+    websocket: TunnelRule | None = None  # set: what comes by this route becomes a WebSocket
+    upgraded: Route | None = None  # the same route for requests that want to be one
 
 
 @record
@@ -222,6 +233,9 @@ class Visit:
         self.plain = (
             request.method == b"GET" and not request.has_body and NOT_PLAIN.isdisjoint(request.headers.index)
         )
+        if self.route.upgraded is not None and wants_websocket(request):
+            self.route = self.route.upgraded
+            self.plain = False
         self._parts: tuple[bytes, ...] = ()
         self._key: bytes | None = None
         self.sent: tuple[bytes | None, bytes] | None = None  # server's name, and the head it was sent

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy.cache.key import normalised_query, without_parameters
 from edgeproxy.door import Door, Report, RequestBody
-from edgeproxy.errors import OriginError, Retry
+from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field, Headers
+from edgeproxy.http.websocket import grants_websocket
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.request import FILLING, request_head
@@ -47,6 +48,7 @@ class Sender(Protocol):
     def answered(self, trip: Trip, now: float) -> None: ...
     def failed(self, trip: Trip, error: OriginError) -> None: ...
     def abandoned(self, trip: Trip) -> None: ...
+    def switched(self, trip: Trip, connection: OriginConnection, rest: bytes) -> None: ...
 
 
 class Trip:
@@ -142,6 +144,8 @@ class Trip:
         if door is not None:
             door.on_gone = self.abandon
         connection.send(job.visit.request.method, head, self, has_body=body is not None)
+        if job.visit.route.websocket is not None:
+            connection.on_switch = self._on_switch
         if body is not None:
             _stream(body, connection)
 
@@ -166,6 +170,7 @@ class Trip:
             edits=ctx.to_origin,
             drop=FILLING if fetch.key is not None else NOTHING,
             extra=extra,
+            websocket=visit.route.websocket is not None,
         )
         if plain:
             visit.sent = (connection.server.host, head)
@@ -238,6 +243,24 @@ class Trip:
             # how slow the servers before it were is not its fault
             self.upstream.answered(self.connection.server, status, 0.0 if self._again else report.waited)
         self._sender.answered(self, now)
+
+    def _on_switch(self, headers: Headers, rest: bytes) -> None:
+        """The origin says 101, and `rest` is the other protocol's."""
+        connection = self.connection
+        if connection is None or not grants_websocket(self.job.visit.request, headers):
+            raise origin_error(
+                "http_protocol_error", "the origin switched to something that was not asked for"
+            )
+        report = self.report
+        report.error = ""
+        report.waited = self._sender.clock() - self.job.ctx.now
+        self.headers = headers
+        self._sender.switched(self, connection, rest)
+        self.status, self.over = 101, True
+        self.connection = None  # the tunnel's
+        self.meters.answered(report.server, 101, report.waited)
+        self.upstream.answered(connection.server, 101, 0.0 if self._again else report.waited)
+        self._settle_retry()
 
     def on_data(self, data: bytes) -> None:
         door = self._door

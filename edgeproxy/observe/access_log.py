@@ -163,6 +163,8 @@ class AccessLog:
                 f',"origin":{_text(o.origin, cap)},"server":{_text(o.server, cap)}'
                 f',"origin_duration":{o.origin_seconds:.6f},"retries":{o.retries}'
             )
+        if o.received:
+            parts.append(f',"received":{o.received}')
         if o.error:
             parts.append(f',"error":{_text(o.error, cap)}')
         parts.append("}\n")

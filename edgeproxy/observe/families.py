@@ -88,6 +88,15 @@ FAMILIES: dict[str, Family] = {
         "Client connections accepted, those refused among them."
     ),
     "edgeproxy_connections_refused_total": _counter("Client connections closed at once: over the cap."),
+    "edgeproxy_tunnels": _sum("Open WebSockets."),
+    "edgeproxy_tunnels_total": _counter(
+        "WebSockets that ended: `closed` by a side, `idle`, `drained` at a stop, or `failed`.",
+        "route",
+        "ending",
+    ),
+    "edgeproxy_tunnel_bytes_total": _counter(
+        "Bytes of ended WebSockets, `received` from clients and `sent` to them.", "route", "direction"
+    ),
     # Cache
     "edgeproxy_cache_bytes": _sum("Bytes held by the memory caches of all workers."),
     "edgeproxy_cache_entries": _sum("Responses held by the memory caches of all workers."),

@@ -232,3 +232,4 @@ class Outcome:
     retries: int = 0
     origin_seconds: float = 0.0
     error: str = ""  # RFC 9209 error type, or a word of the door
+    received: int = 0  # bytes that a WebSocket brought from the client

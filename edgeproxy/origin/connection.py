@@ -110,6 +110,14 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
             self._sink = NOBODY
             self._close()
 
+    def hand_over(self, protocol: asyncio.Protocol, sink: ResponseSink) -> asyncio.Transport:
+        """The origin switched protocols: its bytes are `protocol`'s. This only keeps its place in the pool
+        until `close_idle`, and tells `sink` by `on_error` when that must come."""
+        self._sink = sink
+        self.deadline = self._limit = NEVER
+        self._transport.set_protocol(protocol)
+        return self._transport
+
     # Back-pressure of the response: what was read already still comes, at most one read (256 KiB).
 
     def pause(self) -> None:

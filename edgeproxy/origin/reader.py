@@ -9,6 +9,7 @@ it was read from the socket, without another copy.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import httptools
@@ -41,7 +42,7 @@ class ResponseSink(Protocol):
     def on_write_resumed(self) -> None: ...
 
 
-class _Nobody:
+class Nobody:
     """Hears what comes after a request was abandoned in the middle of a read."""
 
     def on_interim(self, status: int, fields: list[Field]) -> None: ...
@@ -53,7 +54,7 @@ class _Nobody:
     def on_write_resumed(self) -> None: ...
 
 
-NOBODY: ResponseSink = _Nobody()
+NOBODY: ResponseSink = Nobody()
 
 
 class _LeftoverError(Exception):
@@ -81,6 +82,7 @@ class ResponseReader:
         "complete",
         "in_head",
         "keep",
+        "on_switch",
         "unclean",
     )
 
@@ -105,6 +107,8 @@ class ResponseReader:
         self._interims = 0
         self._fields = _NO_TRAILERS
         self._body: bytes | None = None
+        # who takes over when the origin switches protocols, as it was asked to: head, and what follows it
+        self.on_switch: Callable[[Headers, bytes], None] | None = None
 
     @property
     def began(self) -> bool:
@@ -130,6 +134,9 @@ class ResponseReader:
             if not self.complete:
                 raise _cause(error) from None
             self.unclean = True
+        except httptools.HttpParserUpgrade as upgrade:
+            self._spent = True
+            self._switch(data[upgrade.args[0] :])
         if self.complete:
             if not self.unclean:
                 self._check_tail(data)
@@ -145,6 +152,12 @@ class ResponseReader:
             self._unread = 0
         elif self._unread > MAX_HEAD:
             raise origin_error("http_response_header_section_size", "the trailer section has no end")
+
+    def _switch(self, rest: bytes) -> None:
+        if self.on_switch is None:
+            raise origin_error("http_protocol_error", "the origin switched protocols unasked")
+        self._unread = 0
+        self.on_switch(Headers(self._fields), rest)
 
     def _check_tail(self, data: bytes) -> None:
         """llhttp skips line ends behind a response in silence; we hold them against the origin."""
@@ -225,6 +238,8 @@ class ResponseReader:
     # What the callbacks decide.
 
     def _on_interim(self, status: int, fields: list[Field]) -> None:
+        if status == 101 and self.on_switch is not None:
+            return  # llhttp stops behind it, and `feed` hands over
         if status < 100 or status == 101:
             raise origin_error("http_protocol_error", "the origin switched protocols unasked")
         self._interims += 1

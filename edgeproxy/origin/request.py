@@ -102,6 +102,7 @@ def request_head(
     drop: frozenset[bytes] = _NOTHING,
     extra: Sequence[Field] = (),
     expect_continue: bool = False,
+    websocket: bool = False,
 ) -> bytes:
     """The head of the request to the origin, its empty line included.
 
@@ -135,6 +136,8 @@ def request_head(
         fields.append(b"Content-Length: %d" % length)
     if expect_continue:
         fields.append(b"Expect: 100-continue")
+    if websocket:
+        fields += [b"Connection: Upgrade", b"Upgrade: websocket"]
     fields.append(rule.signature)
     head = b"%b %b HTTP/1.1\r\nHost: %b\r\n%b\r\n" % (
         request.method,

@@ -11,6 +11,7 @@ from edgeproxy.door import Report, RequestBody
 from edgeproxy.http.message import Field, Request
 from edgeproxy.http.wire import STATUS_LINE, apply_edits, render_fields
 from edgeproxy.pipeline import Visit
+from edgeproxy.server.wire import ClientWire
 
 if TYPE_CHECKING:
     from edgeproxy.server.protocol import EdgeProtocol
@@ -28,6 +29,7 @@ class Exchange:
         "_protocol",
         "body",
         "ctx",
+        "early",
         "gone",
         "http10",
         "keep_alive",
@@ -68,9 +70,15 @@ class Exchange:
         self.started = False
         self.status = 0
         self.sent = 0
+        self.early = b""  # what came behind a request that wants to switch protocols
         self._chunked = False
         self._head = b""  # held back until the first bytes of the body: one write, one packet
         self._left: int | None = None
+
+    @property
+    def wire(self) -> ClientWire | None:
+        """The connection, to be handed over; HTTP/1.0 knows no Upgrade (RFC 9110 §7.8)."""
+        return None if self.http10 else ClientWire(self._protocol, self)
 
     def interim(self, status: int, fields: list[Field]) -> None:
         """A 1xx answer (RFC 9110 §15.2); HTTP/1.0 clients must not get one."""
@@ -95,7 +103,7 @@ class Exchange:
             return
         self.started, self.status = True, status
         protocol = self._protocol
-        head = self._rendered(fields, cache_status)
+        head = self.rendered(fields, cache_status)
         date = (
             b""
             if b"\nDate: " in head or b"\ndate: " in head.lower()
@@ -116,7 +124,8 @@ class Exchange:
             STATUS_LINE[status], head, date, framing, protocol.closing_line(self),
         )  # fmt: skip
 
-    def _rendered(self, fields: list[Field], cache_status: bytes) -> bytes:
+    def rendered(self, fields: list[Field], cache_status: bytes) -> bytes:
+        """Field lines with ours behind them, edited as the policies want."""
         edge = self.visit.edge
         if self.ctx.to_client:
             fields = [*fields, (b"Cache-Status", cache_status), *edge.signature]

@@ -76,6 +76,16 @@ class EdgeProtocol(RequestReader):
             self.visit = visit
         self._answer(visit, keep_alive=keep_alive, http10=http10)
 
+    def _switching(self, rest: bytes) -> bool:
+        exchange = self.exchange
+        if exchange is None or exchange.visit.route.websocket is None:
+            return False
+        exchange.early = rest
+        if rest:
+            exchange.keep_alive = False  # whatever they are, they are not the next request
+        self.flow.pause_reading()  # no byte of it is for anybody before the origin's 101 (A22)
+        return True
+
     def _busy(self) -> bool:
         return self.exchange is not None or bool(self.waiting)
 
@@ -139,6 +149,9 @@ class EdgeProtocol(RequestReader):
 
     def _queue(self, request: Request, framing: Framing, *, keep_alive: bool, http10: bool) -> None:
         """A request with a body, or one behind an answer still under way."""
+        if b"upgrade" in request.headers and Visit(self.hall.edge, request).route.websocket is not None:
+            self._close_after_answer()  # only the last request on a connection can switch it
+            return
         body = None
         if request.has_body:
             body = RequestBody(framing.length, self.flow.pause_reading, self.flow.resume_reading)

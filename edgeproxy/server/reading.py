@@ -79,6 +79,10 @@ class RequestReader(HttpToolsProtocol):
     def _body_complete(self) -> None:
         raise NotImplementedError
 
+    def _switching(self, rest: bytes) -> bool:
+        """Is the answer to it awaited from the origin? Then `rest` is not HTTP."""
+        raise NotImplementedError
+
     def _busy(self) -> bool:
         """Is an answer under way, or a request waiting for its turn?"""
         raise NotImplementedError
@@ -218,11 +222,13 @@ class RequestReader(HttpToolsProtocol):
         return buffer[parsed.consumed :]
 
     def _after_upgrade(self, rest: bytes) -> None:
-        """Upgrade was asked and is not spoken here: the request was answered as plain HTTP (A21).
+        """Upgrade was asked. Where it is not spoken, the request was answered as plain HTTP (A21).
 
         The parser takes a body for the other protocol's bytes, so with one the connection closes.
         """
         self.visit = None
+        if self._switching(rest):
+            return
         if self.index.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.index:
             self._close_after_answer()
         elif rest and not self.closing:

@@ -155,7 +155,7 @@ class EdgeServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._hall is not None:
-            self._hall().draining = True
+            self._hall().drain()
         await super().shutdown(sockets)
 
 
