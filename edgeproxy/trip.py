@@ -260,7 +260,6 @@ class Trip:
         self.connection = None  # the tunnel's
         self.meters.answered(report.server, 101, report.waited)
         self.upstream.answered(connection.server, 101, 0.0 if self._again else report.waited)
-        self._settle_retry()
 
     def on_data(self, data: bytes) -> None:
         door = self._door
