@@ -394,7 +394,7 @@ async def test_they_are_counted_and_logged_at_their_end(stage: Stage) -> None:
     page = render(edge.worker.shared.cells, 0.0)[1].decode()
     for line in (
         "edgeproxy_tunnels 0.0",
-        'edgeproxy_tunnels_total{ending="closed",route="chat"} 1.0',
+        'edgeproxy_tunnels_ended_total{ending="closed",route="chat"} 1.0',
         'edgeproxy_tunnel_bytes_total{direction="received",route="chat"} 11.0',
         'edgeproxy_tunnel_bytes_total{direction="sent",route="chat"} 18.0',
         'edgeproxy_requests_total{code="1xx",route="chat"} 1.0',

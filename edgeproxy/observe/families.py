@@ -89,7 +89,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "edgeproxy_connections_refused_total": _counter("Client connections closed at once: over the cap."),
     "edgeproxy_tunnels": _sum("Open WebSockets."),
-    "edgeproxy_tunnels_total": _counter(
+    "edgeproxy_tunnels_ended_total": _counter(
         "WebSockets that ended: `closed` by a side, `idle`, `drained` at a stop, or `failed`.",
         "route",
         "ending",

@@ -27,6 +27,6 @@ class TunnelMeters:
         """One ended. `ending` is one of the words above; `received` and `sent` are bytes of the client."""
         counter = self._slot.counter
         self._open.set(now_open)
-        counter("edgeproxy_tunnels_total", route=route, ending=ending).inc()
+        counter("edgeproxy_tunnels_ended_total", route=route, ending=ending).inc()
         for direction, size in (("received", received), ("sent", sent)):
             counter("edgeproxy_tunnel_bytes_total", route=route, direction=direction).inc(size)
