@@ -103,7 +103,7 @@ class Exchange:
             return
         self.started, self.status = True, status
         protocol = self._protocol
-        head = self.rendered(fields, cache_status)
+        head = self._rendered(fields, cache_status)
         date = (
             b""
             if b"\nDate: " in head or b"\ndate: " in head.lower()
@@ -124,8 +124,7 @@ class Exchange:
             STATUS_LINE[status], head, date, framing, protocol.closing_line(self),
         )  # fmt: skip
 
-    def rendered(self, fields: list[Field], cache_status: bytes) -> bytes:
-        """Field lines with ours behind them, edited as the policies want."""
+    def _rendered(self, fields: list[Field], cache_status: bytes) -> bytes:
         edge = self.visit.edge
         if self.ctx.to_client:
             fields = [*fields, (b"Cache-Status", cache_status), *edge.signature]

@@ -38,7 +38,7 @@ class ClientWire:
         cause = exchange.report.cause
         status = cache_status(exchange.visit.edge.ident, cause, 101)
         transport: asyncio.Transport = ours.transport
-        transport.write(b"%b%b\r\n" % (SWITCHING, exchange.rendered(fields, status)))
+        transport.write(b"%b%b\r\n" % (SWITCHING, exchange._rendered(fields, status)))
         transport.set_protocol(protocol)
         if ours.flow.write_paused:
             protocol.pause_writing()
