@@ -130,7 +130,7 @@ def _origin(path: str) -> Origin:
             "servers": [f"unix:{path}"],
             "max_connections": 65_536,
             "retries": 0,
-            "timeouts": {"connect": PATIENCE, "first_byte": PATIENCE},
+            "timeouts": {"connect": f"{PATIENCE:g}s", "first_byte": f"{PATIENCE:g}s"},
             "ejection": {"errors": 0, "failures": 0},
             "breaker": {"failures": 0},
         }
