@@ -20,6 +20,7 @@ from edgeproxy.decision import Cause
 from edgeproxy.errors import ConfigError
 from edgeproxy.feeds.geo_database import GeoFeed
 from edgeproxy.feeds.jwks import JwksFeed
+from edgeproxy.feeds.revocations import RevocationFeed
 from edgeproxy.fetch import Fetcher
 from edgeproxy.hallway import Hallway, Limits
 from edgeproxy.http.forwarding import UNTRUSTED_NAMES, TrustedProxies
@@ -79,6 +80,7 @@ class Parts:
         self.feeds: list[Feed] = []
         self.geo: Snapshot[GeoDatabase | None] = Snapshot(None)
         self.issuers: dict[str, Issuer] = {}
+        self._revocations: dict[str, RevocationFeed] = {}
         self._jwks: dict[str, JwksFeed] = {}
         self.upstreams = dict(self._build_upstreams(previous))
         self._origin_meters = {name: OriginMeters(self.slot, name) for name in self.upstreams}
@@ -127,6 +129,9 @@ class Parts:
             if feed.keys_loaded_at:
                 gauge("edgeproxy_jwks_age_seconds", provider=name).set(feed.keys_loaded_at)
             values[column("edgeproxy_jwks_failures_total", provider=name)] = feed.failures
+        for name, listed in self._revocations.items():
+            gauge("edgeproxy_jwt_revocations", provider=name).set(len(listed.revoked.value))
+            values[column("edgeproxy_jwt_revocation_failures_total", provider=name)] = listed.failures
         database = self.geo.value
         if database is not None:
             gauge("edgeproxy_geo_database_age_seconds").set(database.built_at)
@@ -200,7 +205,12 @@ class Parts:
                 )
                 self.feeds.append(feed.run)
                 keys, poke = feed.keys, feed.poke
-            self.issuers[name] = Issuer(name, provider, keys, poke)
+            revoked = None
+            if provider.revoked is not None:
+                listed = self._revocations[name] = RevocationFeed(name, provider.revoked)
+                self.feeds.append(listed.run)
+                revoked = listed.revoked
+            self.issuers[name] = Issuer(name, provider, keys, poke, revoked)
 
     # --- routes
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.feeds.revocations import revoke
 from tests.helpers.edge import Answer, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 from tests.policies.jwt_tokens import b64, jwk, private_key, sign
@@ -40,6 +41,7 @@ jwt_providers:
     algorithms: [RS256, ES256]
     jwks: "{issuer}/jwks.json"
     max_failures: null
+    revoked: "{folder}/revoked"
 routes:
   - name: protected
     match: {{path: /p}}
@@ -187,6 +189,7 @@ class Scene:
 @pytest.fixture(params=["native", "asgi"])
 async def scene(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Scene]:
     async with ScriptedOrigin(origin_script) as origin, ScriptedOrigin(issuer_script) as issuer:
+        (tmp_path / "revoked").write_bytes(b'{"jti": "old"}')
         text = CONFIG.format(folder=tmp_path, origin=origin.url, issuer=issuer.url)
         async with running(text, tmp_path, request.param) as edge:
             yield Scene(edge, origin, issuer, tmp_path)
@@ -281,3 +284,27 @@ async def test_a_reload_while_the_issuer_is_down_keeps_its_keys(scene: Scene) ->
             await asyncio.sleep(0)
     for good in (token(sub="after"), token(aud="other")):
         assert (await scene.edge.ask("/p", *bearer(good))).status == 200
+
+
+async def test_a_revoked_token_is_refused_though_it_was_remembered(scene: Scene) -> None:
+    """The connection repeats its request, so that memo and recollection are in play."""
+    client, other = await scene.edge.client(), await scene.edge.client()
+    one, all_of = token(jti="t-1", sub="a"), token(sub="b", iat=time.time() - 10)
+    newer = token(sub="b", iat=time.time())
+    for _ in range(70):
+        assert (await client.ask("/p", *bearer(one))).status == 200
+        assert (await other.ask("/p", *bearer(all_of))).status == 200
+    assert (await client.ask("/p", *bearer(token(jti="old")))).status == 401
+    revoke(scene.folder / "revoked", {"jti": "t-1"})
+    revoke(scene.folder / "revoked", {"sub": "b", "issued_before": time.time() - 5})
+    async with asyncio.timeout(5):
+        while not scene.edge.worker.parts.issuers["p"].revoked.value.name({"jti": "t-1"}):
+            await asyncio.sleep(0.01)  # the feed looks four times a second
+    for _ in range(3):
+        refused = await client.ask("/p", *bearer(one))
+        assert look(refused)[:2] == (
+            401,
+            'Bearer realm="p", error="invalid_token", error_description="the token was revoked"',
+        )
+        assert (await other.ask("/p", *bearer(all_of))).status == 401
+    assert (await other.ask("/p", *bearer(newer))).status == 200

@@ -24,6 +24,7 @@ from starlette.routing import Route
 from edgeproxy import __version__
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.admin.purge import PurgeError, parse_purge
+from edgeproxy.admin.revoke import RevokeError, parse_revoke
 from edgeproxy.errors import RequestError
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.metrics import render
@@ -38,6 +39,7 @@ _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeprox
 <li><a href="/livez">/livez</a>: this process runs
 <li><a href="/readyz">/readyz</a>: the edge takes traffic
 <li><code>POST /purge</code>: forget stored responses, by url, prefix, host, tag or all *
+<li><code>POST /revoke</code>: refuse a token that has not expired, by jti or sub *
 <li><code>/explain</code>: what would happen to a request, and why *
 <li><code>/origins</code>: the servers of every origin, and what is believed about them *
 <li><code>/config</code>: the configuration in use, without its secrets *
@@ -57,6 +59,7 @@ class AdminState:
     token: str | None  # None: purge, explain and config are closed
     explain: Explain  # (method, url, client address, headers); RequestError or ValueError: it cannot be
     ready: Callable[[], tuple[bool, Mapping[str, object]]]
+    revoke: Callable[[str, Mapping[str, object]], None]  # (provider, line); KeyError, ValueError or OSError
     origins: Callable[[], Mapping[str, object]]  # of every origin: its servers, and what is believed of them
     config: Callable[[], Mapping[str, object]]  # secrets already masked
     started_at: float  # wall clock, epoch seconds
@@ -81,6 +84,7 @@ def admin_app(state: AdminState) -> Starlette:
             Route("/livez", api.live),
             Route("/readyz", api.ready),
             Route("/purge", api.guarded(api.purge), methods=["POST"]),
+            Route("/revoke", api.guarded(api.revoke), methods=["POST"]),
             Route("/explain", api.guarded(api.explain), methods=["GET", "POST"]),
             Route("/origins", api.guarded(api.origins)),
             Route("/config", api.guarded(api.config)),
@@ -118,6 +122,21 @@ class _Api:
         self._state.slot.counter("edgeproxy_purges_total", kind=purge.kind.word).inc()
         value = purge.value.decode("utf-8", "backslashreplace")
         return _json({"purged": purge.kind.word, "value": value, "soft": purge.soft, "position": position})
+
+    async def revoke(self, request: Request) -> Response:
+        try:
+            provider, line = parse_revoke(await _parameters(request))
+            self._state.revoke(provider, line)
+        except (RevokeError, ValueError) as error:
+            raise _ProblemError(400, "bad-revocation", str(error)) from None
+        except KeyError:
+            detail = "No provider of that name has a file of revoked tokens: set `revoked` in its section."
+            raise _ProblemError(404, "no-such-list", detail) from None
+        except OSError as error:
+            raise _ProblemError(
+                500, "not-written", f"The list cannot be written: {error.strerror}."
+            ) from None
+        return _json({"revoked": line, "provider": provider})
 
     async def explain(self, request: Request) -> Response:
         parameters = await _parameters(request, several=("header",))

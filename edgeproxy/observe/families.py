@@ -139,6 +139,10 @@ FAMILIES: dict[str, Family] = {
     "edgeproxy_geo_database_age_seconds": _age("Since the geo database in use was built."),
     "edgeproxy_jwks_age_seconds": _age("Since the provider's keys were last fetched.", "provider"),
     "edgeproxy_jwks_failures_total": _counter("Failed fetches of a provider's keys.", "provider"),
+    "edgeproxy_jwt_revocations": _max("Entries of the provider's list of revoked tokens.", "provider"),
+    "edgeproxy_jwt_revocation_failures_total": _counter(
+        "Changes of the list of revoked tokens that could not be read whole.", "provider"
+    ),
     "edgeproxy_rate_limit_table_evictions_total": _counter("Buckets dropped because the table was full."),
     # The edge itself
     "edgeproxy_config_reload_success": _max("1 if the last reload was accepted, else 0."),

@@ -22,7 +22,7 @@ from edgeproxy.policies.jwt_provider import JwtProvider, configured_keys
 from edgeproxy.policies.jwt_rule import JwtRule
 from edgeproxy.policies.jwt_sources import token_edits
 from edgeproxy.policies.jwt_token import Reason, peek_issuer
-from edgeproxy.policies.jwt_verifier import Issuer, Passed, Verifier
+from edgeproxy.policies.jwt_verifier import NEVER, Issuer, Passed, Verifier
 
 __all__ = ["Issuer", "JwtAuth", "JwtProvider", "JwtRule", "Reason", "configured_keys"]
 
@@ -131,6 +131,8 @@ class JwtAuth:
         if ctx.recorder is not None:
             ctx.recorder.reads(verifier.keys, passed.keys)
             ctx.recorder.within(passed.begins, passed.ends)
+            if verifier.revoked is not NEVER:
+                ctx.recorder.reads(verifier.revoked, passed.revoked)
         ctx.claims = passed.claims
         if passed.edits:
             ctx.to_origin.extend(passed.edits)

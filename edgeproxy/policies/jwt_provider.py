@@ -106,6 +106,10 @@ class JwtProvider(Model):
     query: FieldName | None = None
     """Query parameter with the token. It never goes on to the origin in the URL."""
 
+    revoked: Path | None = None
+    """File with tokens that are refused although they have not expired, by `jti` or `sub`: JSON lines, looked
+    at four times a second. `POST /revoke` of the admin API appends to it."""
+
     max_failures: Annotated[int, Field(ge=1, le=1_000_000)] | None = 50
     """Forged tokens of one client (IPv6: of its /64) that each worker verifies within a second; then its
     tokens get 429 unverified, but those remembered as good. `null` for no cap."""

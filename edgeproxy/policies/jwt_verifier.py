@@ -1,7 +1,8 @@
 """One issuer's tokens on one route: verified once, and remembered under the bytes they came in.
 
-Rule 1: a pass is good for the very keys that verified it and never past `exp`: both are compared on
-each hit. A refusal that cost a signature is given again for a while, to whoever repeats the token.
+Rule 1: a pass is good for the very keys that verified it and the list of revoked tokens that does not
+name it, and never past `exp`: all are compared on each hit. A refusal that cost a signature is given again
+for a while, to whoever repeats the token.
 Rule 2: a client whose tokens were forged too often within a second has no more of them looked at.
 """
 
@@ -18,6 +19,7 @@ from edgeproxy.policies.jwt_budget import FailureBudget
 from edgeproxy.policies.jwt_claims import Claims, Profile, Requirement, find_claim, render_claim
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.jwt_provider import JwtProvider
+from edgeproxy.policies.jwt_revoked import NOTHING_REVOKED, Revocations
 from edgeproxy.policies.jwt_rule import JwtRule
 from edgeproxy.policies.jwt_sources import Sources
 from edgeproxy.policies.jwt_token import Reason, Token, parse_object, parse_token
@@ -36,6 +38,7 @@ _COSTLY = frozenset(
         Reason.AUDIENCE,
         Reason.SUBJECT,
         Reason.EXPIRED,
+        Reason.REVOKED,
         Reason.CLAIMS,
         Reason.SCOPE,
     }
@@ -44,14 +47,18 @@ _COSTLY = frozenset(
 _UNPROVEN = frozenset({Reason.MALFORMED, Reason.ALGORITHM, Reason.UNKNOWN_KEY, Reason.SIGNATURE})
 V = TypeVar("V")
 
+NEVER = Snapshot(NOTHING_REVOKED)
+"""Of issuers without a list of revoked tokens."""
+
 
 class Issuer:
     """One provider at work in one process; its budget is shared by all routes.
 
-    `keys.value` is None until the first were fetched. `on_unknown_kid` must be cheap and never raise.
+    `keys.value` is None until the first were fetched, `revoked` is NEVER where there is no list.
+    `on_unknown_kid` must be cheap and never raise.
     """
 
-    __slots__ = ("budget", "keys", "name", "on_unknown_kid", "provider")
+    __slots__ = ("budget", "keys", "name", "on_unknown_kid", "provider", "revoked")
 
     def __init__(
         self,
@@ -59,8 +66,10 @@ class Issuer:
         provider: JwtProvider,
         keys: Snapshot[KeySet | None],
         on_unknown_kid: Callable[[], None] | None = None,
+        revoked: Snapshot[Revocations] | None = None,
     ) -> None:
         self.name = name
+        self.revoked = NEVER if revoked is None else revoked
         self.provider = provider
         self.keys = keys
         self.on_unknown_kid = on_unknown_kid
@@ -72,6 +81,7 @@ class Passed:
     """A verified token, and everything a pass does."""
 
     keys: KeySet
+    revoked: Revocations
     begins: float
     ends: float
     claims: Claims
@@ -99,6 +109,7 @@ class Verifier:
         provider = issuer.provider
         self.name = issuer.name
         self.keys = issuer.keys
+        self.revoked = issuer.revoked
         self.issuer = provider.issuer
         self.sources = Sources(provider)
         self.raw = alone and self.sources.only_header
@@ -125,7 +136,12 @@ class Verifier:
     def recall(self, credential: bytes, ctx: Context) -> Passed | None:
         """What is remembered of a token, if it is still good."""
         passed = self.passed.get(credential if len(credential) <= _LONG else _digest(credential))
-        if passed is not None and passed.keys is self.keys.value and passed.begins <= ctx.wall < passed.ends:
+        if (
+            passed is not None
+            and passed.keys is self.keys.value
+            and passed.revoked is self.revoked.value
+            and passed.begins <= ctx.wall < passed.ends
+        ):
             return passed
         return None
 
@@ -137,6 +153,9 @@ class Verifier:
             refused = self.refused.get(known)
             if refused is not None and refused.keys is keys and ctx.now < refused.ends:
                 return refused.reason
+            passed = self.passed.get(known)
+            if passed is not None and passed.keys is keys and passed.begins <= ctx.wall < passed.ends:
+                return self._look_up(known, passed)
             if self._budget is not None and self._budget.is_spent(ctx.client, ctx.now):
                 return Reason.TOO_MANY
         outcome = self._look_at(credential, keys, ctx)
@@ -150,6 +169,18 @@ class Verifier:
         if outcome in _UNPROVEN and self._budget is not None:
             self._budget.charge(ctx.client, ctx.now)
         return outcome
+
+    def _look_up(self, known: bytes | str, passed: Passed) -> Passed | Reason:
+        """Only the list of revoked tokens changed since it was verified."""
+        revoked = self.revoked.value
+        if revoked.name(passed.claims):
+            del self.passed[known]
+            return Reason.REVOKED
+        renewed = Passed(
+            passed.keys, revoked, passed.begins, passed.ends, passed.claims, passed.edits, passed.key_parts
+        )
+        self.passed[known] = renewed
+        return renewed
 
     def _look_at(self, credential: bytes, keys: KeySet | None, ctx: Context) -> Passed | Reason:
         token = self.sources.from_header(credential) if self.raw else credential
@@ -179,6 +210,9 @@ class Verifier:
         window = self._profile.check(token.typ, claims, ctx.wall)
         if isinstance(window, Reason):
             return window
+        revoked = self.revoked.value
+        if revoked.name(claims):
+            return Reason.REVOKED
         if not any(all(each.holds(claims) for each in group) for group in self._alternatives):
             return Reason.SCOPE
         try:
@@ -187,7 +221,7 @@ class Verifier:
             return Reason.CLAIMS
         if ctx.notes is not None:
             ctx.note("jwt", Verdict.ALLOW, f"{self.name}: {token.alg} token of key {key.kid!r} is good")
-        return Passed(keys, window.begins, window.ends, MappingProxyType(claims), edits, key_parts)
+        return Passed(keys, revoked, window.begins, window.ends, MappingProxyType(claims), edits, key_parts)
 
     def _ask_for_keys(self, ctx: Context) -> None:
         if self._on_unknown_kid is not None and ctx.notes is None:

@@ -16,6 +16,7 @@ from edgeproxy.build import Parts
 from edgeproxy.config import dump, load_config
 from edgeproxy.errors import ConfigError
 from edgeproxy.explain import explain
+from edgeproxy.feeds.revocations import revoke
 from edgeproxy.origin.health import HealthProber
 from edgeproxy.origins import origins_report
 from edgeproxy.server.worker import EdgeServer, run_loop, stop_on_signals
@@ -40,6 +41,7 @@ class Control:
                 token=token.get_secret_value() if token is not None else None,
                 explain=self._explain,
                 ready=self._ready,
+                revoke=self._revoke,
                 origins=self._origins,
                 config=self._config,
                 started_at=shared.started_at,
@@ -48,6 +50,12 @@ class Control:
 
     def _explain(self, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Explanation:
         return explain(self.parts, method, url, client, headers)
+
+    def _revoke(self, provider: str, line: Mapping[str, object]) -> None:
+        path = self.parts.config.jwt_providers[provider].revoked
+        if path is None:
+            raise KeyError(provider)
+        revoke(path, line)
 
     def _origins(self) -> Mapping[str, object]:
         config = self.parts.config

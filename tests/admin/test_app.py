@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -17,7 +18,16 @@ from edgeproxy.purge_log import PurgeKind, PurgeLog
 
 TOKEN = "t0ken-with-ü"
 LONG = json.dumps({"url": "http://a.example/" + "x" * 20_000}).encode()
+REVOKED: list[tuple[str, dict[str, object]]] = []
 KNOWN = {"Authorization": f"Bearer {TOKEN}".encode()}
+
+
+def revoke(provider: str, line: Mapping[str, object]) -> None:
+    if provider == "none":
+        raise KeyError(provider)
+    if provider == "disk":
+        raise OSError(28, "No space left on device")
+    REVOKED.append((provider, dict(line)))
 
 
 def explain(method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Explanation:
@@ -38,6 +48,7 @@ def state() -> AdminState:
         token=TOKEN,
         explain=explain,
         ready=lambda: (True, {"workers": 2}),
+        revoke=revoke,
         origins=lambda: {"main": {"servers": []}},
         config=lambda: {"admin": {"token": "***"}},
         started_at=1000.0,
@@ -96,12 +107,13 @@ async def test_readiness_is_what_the_edge_says(client, state, ready, status, wor
 async def test_the_index_lists_what_there_is(client):
     answer = await client.get("/")
     assert answer.headers["content-type"].startswith("text/html")
-    for path in ("/metrics", "/livez", "/readyz", "/purge", "/explain", "/origins", "/config"):
+    for path in ("/metrics", "/livez", "/readyz", "/purge", "/revoke", "/explain", "/origins", "/config"):
         assert path in answer.text
 
 
 GUARDED = [
     ("POST", "/purge?all=1"),
+    ("POST", "/revoke?provider=main&jti=a"),
     ("GET", "/explain?url=http://a.example/"),
     ("POST", "/explain"),
     ("GET", "/origins"),
@@ -175,6 +187,17 @@ async def test_a_purge_may_stand_in_the_query(client, state):
         ("/purge", b"all=1", "application/x-www-form-urlencoded", 415, "not-json"),
         ("/purge", b'{"all": true}', "text/plain", 415, "not-json"),
         ("/purge", b" " * (MAX_BODY + 1), "application/json", 413, "body-too-large"),
+        ("/revoke", b"", "", 400, "bad-revocation"),
+        ("/revoke?provider=main", b"", "", 400, "bad-revocation"),
+        ("/revoke?provider=main&jti=", b"", "", 400, "bad-revocation"),
+        ("/revoke?provider=main&jti=a&sub=b", b"", "", 400, "bad-revocation"),
+        ("/revoke?provider=main&jti=a&issued_before=1", b"", "", 400, "bad-revocation"),
+        ("/revoke?provider=main&sub=a&until=soon", b"", "", 400, "bad-revocation"),
+        ("/revoke?provider=main&jti=" + "x" * 1100, b"", "", 400, "bad-revocation"),
+        ("/revoke?provider=main&jti=a&why=x", b"", "", 400, "bad-revocation"),
+        ("/revoke", b'{"provider": "main", "jti": 7}', "application/json", 400, "bad-revocation"),
+        ("/revoke?provider=none&jti=a", b"", "", 404, "no-such-list"),
+        ("/revoke?provider=disk&jti=a", b"", "", 500, "not-written"),
         ("/purge", LONG, "application/json", 400, "bad-purge"),
         ("/explain", b"{}", "application/json", 400, "bad-explain"),
         ("/explain", b'{"url": 7}', "application/json", 400, "bad-explain"),
@@ -186,7 +209,9 @@ async def test_a_purge_may_stand_in_the_query(client, state):
     ],
     ids=[
         "nothing named", "named twice", "no URL", "broken JSON", "deep JSON", "not UTF-8", "not an object",
-        "a form", "plain text", "too large", "URL too long", "explain nothing", "url no text", "unknown word",
+        "a form", "plain text", "too large", "revoke nothing", "revoke whom", "revoke empty", "revoke two",
+        "a time without sub", "a time that is none", "revocation too long", "unknown member", "jti no text",
+        "no such list", "disk full", "URL too long", "explain nothing", "url no text", "unknown word",
         "headers no object", "refused by the door", "refused by a part", "a crash",
     ],
 )  # fmt: skip
@@ -247,3 +272,16 @@ async def test_the_origins_are_shown_to_those_who_know_the_token(client):
 
 async def test_the_configuration_is_shown_to_those_who_know_the_token(client):
     assert (await client.get("/config", headers=KNOWN)).json() == {"admin": {"token": "***"}}
+
+
+async def test_a_revocation_becomes_a_line_of_the_providers_list(client):
+    REVOKED.clear()
+    headers = {**KNOWN, "Content-Type": "application/json"}
+    body = {"provider": "main", "sub": "u-1", "issued_before": 1800000000}
+    answer = await client.post("/revoke", json=body, headers=headers)
+    assert (answer.status_code, answer.json()["provider"]) == (200, "main")
+    assert (await client.post("/revoke?provider=main&jti=a&until=7.5", headers=KNOWN)).status_code == 200
+    assert REVOKED == [
+        ("main", {"sub": "u-1", "issued_before": 1800000000}),
+        ("main", {"jti": "a", "until": 7.5}),
+    ]

@@ -15,6 +15,7 @@ from edgeproxy.context import Context
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtProvider, JwtRule, configured_keys
 from edgeproxy.policies.jwt_keys import KeySet
+from edgeproxy.policies.jwt_revoked import Revocations
 from edgeproxy.snapshot import Snapshot
 
 ISSUER = "https://id.example.com/"
@@ -80,11 +81,15 @@ def provider(**settings: object) -> JwtProvider:
 
 
 def policy(
-    of: JwtProvider | None = None, keys: Snapshot[KeySet | None] | None = None, **rule: object
+    of: JwtProvider | None = None,
+    keys: Snapshot[KeySet | None] | None = None,
+    revoked: Snapshot[Revocations] | None = None,
+    **rule: object,
 ) -> JwtAuth:
     of = of or provider()
     keys = keys or Snapshot(configured_keys(of))
-    return JwtAuth(JwtRule.model_validate({"provider": "main", **rule}), {"main": Issuer("main", of, keys)})
+    issuer = Issuer("main", of, keys, None, revoked)
+    return JwtAuth(JwtRule.model_validate({"provider": "main", **rule}), {"main": issuer})
 
 
 def request(token: bytes | None = None, query: bytes = b"", **fields: bytes) -> Request:
