@@ -18,7 +18,8 @@ from pathlib import Path
 
 from edgeproxy import __version__
 from edgeproxy.cache.store import HELD
-from edgeproxy.config import Config
+from edgeproxy.config import Config, read_config
+from edgeproxy.config_file import parse
 from edgeproxy.flight_table import FlightTable
 from edgeproxy.observe.cells import Cells, encode_series
 from edgeproxy.policies.bucket_table import BucketTable
@@ -53,10 +54,10 @@ class Shared:
         shared.publish(path.read_bytes())
         return shared
 
-    @property
-    def config_path(self) -> Path:
-        """Where the accepted configuration can be read, whatever happens to the file meanwhile."""
-        return Path(f"/dev/fd/{self._text}")
+    def config(self) -> Config:
+        """The accepted configuration, whatever happens to the file meanwhile. Raises ConfigError."""
+        text = os.pread(self._text, os.fstat(self._text).st_size, 0)
+        return read_config(parse(text, str(self.path), self.path.parent))
 
     def publish(self, text: bytes) -> None:
         """Replace the text that the processes will read at the next reload."""

@@ -13,7 +13,7 @@ import uvicorn
 from edgeproxy.admin.app import AdminState, admin_app
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.build import Parts
-from edgeproxy.config import dump, load_config
+from edgeproxy.config import Config, dump
 from edgeproxy.errors import ConfigError
 from edgeproxy.explain import explain
 from edgeproxy.feeds.revocations import revoke
@@ -31,22 +31,20 @@ class Control:
     def __init__(self, shared: Shared, slot: int) -> None:
         self.shared = shared
         self._slot = slot
-        self.parts = Parts(load_config(shared.config_path), shared, slot, None, logs=False)
+        self.parts = Parts(shared.config(), shared, slot, None, logs=False)
         self._tasks: list[asyncio.Task[None]] = []
-        token = self.parts.config.admin.token
-        self.app = admin_app(
-            AdminState(
-                slot=self.parts.slot,
-                purge_log=shared.purge_log,
-                token=token.get_secret_value() if token is not None else None,
-                explain=self._explain,
-                ready=self._ready,
-                revoke=self._revoke,
-                origins=self._origins,
-                config=self._config,
-                started_at=shared.started_at,
-            )
+        self._state = AdminState(
+            slot=self.parts.slot,
+            purge_log=shared.purge_log,
+            token=_token(self.parts.config),
+            explain=self._explain,
+            ready=self._ready,
+            revoke=self._revoke,
+            origins=self._origins,
+            config=self._config,
+            started_at=shared.started_at,
         )
+        self.app = admin_app(self._state)
 
     def _explain(self, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Explanation:
         return explain(self.parts, method, url, client, headers)
@@ -87,11 +85,9 @@ class Control:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def reload(self) -> None:
-        """Take over the accepted configuration: probers start anew with nothing known."""
+        """Take over the accepted configuration: another token, probers that start anew with nothing known."""
         try:
-            parts = Parts(
-                load_config(self.shared.config_path), self.shared, self._slot, self.parts, logs=False
-            )
+            parts = Parts(self.shared.config(), self.shared, self._slot, self.parts, logs=False)
         except (ConfigError, OSError):
             logger.exception("reload failed in the control process: the running configuration stays")
             return
@@ -99,8 +95,14 @@ class Control:
             task.cancel()
         self.shared.forget_health()
         self.parts = parts
+        self._state.token = _token(parts.config)
         parts.install()
         self.start()
+
+
+def _token(config: Config) -> str | None:
+    token = config.admin.token
+    return None if token is None else token.get_secret_value()
 
 
 def run_control(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:

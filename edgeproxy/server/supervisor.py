@@ -17,7 +17,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from edgeproxy.config import Config, load_config
+from edgeproxy.config import Config, load_config, read_config
+from edgeproxy.config_file import parse
 from edgeproxy.errors import ConfigError
 from edgeproxy.record import record
 from edgeproxy.server.control import run_control
@@ -74,6 +75,17 @@ def bind(address: Address) -> socket.socket:
     listener.listen(BACKLOG)
     listener.setblocking(False)
     return listener
+
+
+def needs_restart(old: Config, new: Config) -> list[str]:
+    """The changed settings that a reload cannot put in force: what they shape is made at the start."""
+    pairs = {
+        "server.listen": (old.server.listen, new.server.listen),
+        "server.workers": (old.server.workers, new.server.workers),
+        "server.access_log": (old.server.access_log, new.server.access_log),
+        "admin.listen": (old.admin.listen, new.admin.listen),
+    }
+    return [name for name, (before, after) in pairs.items() if before != after]
 
 
 class Supervisor:
@@ -142,7 +154,7 @@ class Supervisor:
         """Check the new configuration here; the processes swap it in only when it is good (A160)."""
         try:
             text = self._path.read_bytes()
-            config = load_config(self._path)
+            config = read_config(parse(text, str(self._path), self._path.parent))
             self._shared.publish(text)
         except (ConfigError, OSError) as error:
             self._shared.refused()
@@ -150,8 +162,8 @@ class Supervisor:
                 "reload refused, the running configuration stays:\n%s", error
             )
             return
-        if config.server != self._config.server or config.admin != self._config.admin:
-            logger.warning("changes under server: and admin: take effect at the next restart")
+        if waiting := needs_restart(self._config, config):
+            logger.warning("not in force before the next restart: %s", ", ".join(waiting))
         self._shared.accepted()
         self._config = config
         self._signal_all(signal.SIGHUP)

@@ -18,7 +18,6 @@ from uvicorn.server import ServerState
 from edgeproxy.app import EdgeApp
 from edgeproxy.build import Parts
 from edgeproxy.clock import steady
-from edgeproxy.config import load_config
 from edgeproxy.errors import ConfigError
 from edgeproxy.hallway import Hallway
 from edgeproxy.server.peer_door import serve_peers
@@ -38,7 +37,7 @@ class Worker:
     def __init__(self, shared: Shared, slot: int) -> None:
         self.shared = shared
         self.slot = slot
-        self.parts: Parts = Parts(load_config(shared.config_path), shared, slot, None)
+        self.parts: Parts = Parts(shared.config(), shared, slot, None)
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeds: set[asyncio.Task[None]] = set()
 
@@ -80,7 +79,7 @@ class Worker:
     def reload(self) -> None:
         """Build the accepted configuration and swap it in. What fails leaves the running one as it is."""
         try:
-            parts = Parts(load_config(self.shared.config_path), self.shared, self.slot, self.parts)
+            parts = Parts(self.shared.config(), self.shared, self.slot, self.parts)
         except (ConfigError, OSError):
             logger.exception("reload failed in slot %d: the running configuration stays", self.slot)
             return
@@ -155,7 +154,9 @@ class EdgeServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._hall is not None:
-            self._hall().drain()
+            hall = self._hall()
+            hall.drain()
+            self.config.timeout_graceful_shutdown = max(1, int(hall.limits.drain))
         await super().shutdown(sockets)
 
 
@@ -167,7 +168,6 @@ def run_worker(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
 async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
     worker = Worker(shared, slot)
     await worker.start()
-    limits = worker.hall.limits
     server = EdgeServer(
         uvicorn.Config(
             EdgeApp(worker=worker),
@@ -180,7 +180,6 @@ async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int
             server_header=False,
             date_header=False,
             backlog=2048,
-            timeout_graceful_shutdown=max(1, int(limits.drain)),
         ),
         lambda: worker.hall,
     )

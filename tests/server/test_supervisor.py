@@ -1,0 +1,147 @@
+"""`edgeproxy run` as an operator has it: processes, signals, and a file that changes under it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from edgeproxy.config import Config, read_config
+from edgeproxy.config_file import parse
+from edgeproxy.server.supervisor import needs_restart
+
+CONFIG = """
+edge: {{id: edge-1, pop: ams}}
+server: {{listen: ["127.0.0.1:{port}"], workers: {workers}, access_log: {{path: "off"}}}}
+admin: {{listen: "127.0.0.1:{admin}", token: "${{file:admin.token}}"}}
+origins: {{main: {{servers: ["http://127.0.0.1:1"]}}}}
+routes: [{{name: {route}, origin: main}}]
+"""
+OLD, NEW = "an-old-token-of-this-test", "a-later-token-of-this-test"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Edge:
+    """A running `edgeproxy run` in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ports = {"port": free_port(), "admin": free_port()}
+        self.log = folder / "log.txt"
+        self.write()
+        self.write_token(OLD)
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "edgeproxy", "run", "--config", str(folder / "edge.yaml")],
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env={**os.environ, "TMPDIR": str(folder)},
+                start_new_session=True,
+            )
+
+    def write(self, **changes: object) -> None:
+        text = CONFIG.format(**{**self.ports, "workers": 2, "route": "all", **changes})
+        (self.folder / "edge.yaml").write_text(text, encoding="utf-8")
+
+    def write_token(self, token: str) -> None:
+        (self.folder / "admin.token").write_text(f"{token}\n", encoding="utf-8")
+
+    def ask(self, path: str, token: str = "") -> httpx.Response:
+        with httpx.Client(trust_env=False, timeout=5.0) as client:
+            fields = {"Authorization": f"Bearer {token}"} if token else {}
+            return client.get(f"http://127.0.0.1:{self.ports['admin']}{path}", headers=fields)
+
+    def status(self, path: str, token: str = "") -> int:
+        try:
+            return self.ask(path, token).status_code
+        except httpx.TransportError:
+            return 0
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Wait for what another process does; fails with the edge's log."""
+        for _ in range(400):
+            if holds():
+                return
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        pytest.fail(self.log.read_text())
+
+    def says(self, text: str) -> bool:
+        return text in self.log.read_text()
+
+    def reload(self) -> None:
+        self.process.send_signal(signal.SIGHUP)
+
+    def end(self) -> int:
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.wait(timeout=40)
+
+
+@pytest.fixture
+def edge(tmp_path: Path) -> Iterator[Edge]:
+    edge = Edge(tmp_path)
+    try:
+        yield edge
+    finally:
+        edge.end()
+
+
+def test_a_reload_puts_another_admin_token_in_force_and_keeps_what_was_good(edge: Edge) -> None:
+    edge.until(lambda: edge.status("/readyz") == 200)
+    assert (edge.status("/config", OLD), edge.status("/config", NEW)) == (200, 401)
+
+    edge.write_token(NEW)
+    edge.reload()
+    edge.until(lambda: edge.status("/config", NEW) == 200)
+    assert edge.status("/config", OLD) == 401
+
+    edge.write(route="[no, name]")
+    edge.reload()
+    edge.until(lambda: edge.says("reload refused"))
+    assert "routes[0].name" in edge.log.read_text()
+    assert "edgeproxy_config_reload_success 0.0" in edge.ask("/metrics").text
+    assert edge.status("/config", NEW) == 200
+
+    edge.write(route="later", workers=1)
+    edge.reload()
+    edge.until(lambda: "later" in edge.ask("/config", NEW).text)
+    assert edge.says("not in force before the next restart: server.workers")
+
+    assert edge.end() == 0
+    log = edge.log.read_text()
+    assert "Traceback" not in log
+    assert OLD not in log
+    assert NEW not in log
+
+
+def read(**changes: object) -> Config:
+    text = CONFIG.format(**{"port": 1, "admin": 2, "workers": 1, "route": "all", **changes})
+    return read_config(parse(text.replace("${file:admin.token}", NEW).encode(), "edge.yaml", Path()))
+
+
+@pytest.mark.parametrize(
+    ("changes", "waiting"),
+    [
+        ({}, []),
+        ({"route": "other"}, []),
+        ({"port": 3}, ["server.listen"]),
+        ({"workers": 2, "admin": 4}, ["server.workers", "admin.listen"]),
+    ],
+)
+def test_what_a_reload_cannot_change_is_named(changes: dict[str, object], waiting: list[str]) -> None:
+    assert needs_restart(read(), read(**changes)) == waiting
