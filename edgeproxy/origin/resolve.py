@@ -1,4 +1,5 @@
-"""Names of origins to addresses: cached, looked up once however many ask, and never fatal twice.
+"""Names of origins to addresses: kept as long as the records say, looked up once however many ask, and
+never fatal twice.
 
 When a look-up fails the last good answer is used. Names that resolve to addresses of this machine,
 of this link or of a cloud's metadata service are refused unless allowed (reliability A119).
@@ -8,29 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 from edgeproxy.context import Clock
 from edgeproxy.errors import origin_error
+from edgeproxy.origin.names import Found, NameServers
 from edgeproxy.origin.servers import is_address
 from edgeproxy.origin.sweeper import NEVER
 
-TTL = 30.0  # seconds: getaddrinfo does not tell the record's own
 RETRY_AFTER = 5.0  # seconds between look-ups while they fail
 MAX_ADDRESSES = 16
 
-Lookup = Callable[[str], Awaitable[list[str]]]
+Lookup = Callable[[str], Awaitable[Found]]
 
 _METADATA = frozenset(["100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"])
-
-
-async def system_lookup(host: str) -> list[str]:
-    """Addresses of `host` by the system's resolver, in a thread. Raises OSError."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
 def is_prohibited(address: str) -> bool:
@@ -60,7 +53,7 @@ class _Answer:
         self.addresses: list[str] = []
         self.before: list[str] = []  # the addresses of the answer before it
         self.until = -NEVER
-        self.flight: asyncio.Task[list[str]] | None = None
+        self.flight: asyncio.Task[Found] | None = None
 
 
 class Resolver:
@@ -68,9 +61,9 @@ class Resolver:
 
     __slots__ = ("_answers", "_clock", "_lookup")
 
-    def __init__(self, clock: Clock, lookup: Lookup = system_lookup) -> None:
+    def __init__(self, clock: Clock, lookup: Lookup | None = None) -> None:
         self._clock = clock
-        self._lookup = lookup
+        self._lookup = lookup or NameServers()
         self._answers: dict[str, _Answer] = {}
 
     async def resolve(self, host: str, timeout: float, *, allow_private: bool = False) -> list[str]:  # noqa: ASYNC109 - the look-up itself must go on for the others
@@ -112,7 +105,7 @@ class Resolver:
             self._flight(host, answer)
         return bool(answer.before) and address not in answer.addresses and address not in answer.before
 
-    def _flight(self, host: str, answer: _Answer) -> asyncio.Task[list[str]]:
+    def _flight(self, host: str, answer: _Answer) -> asyncio.Task[Found]:
         """The look-up that is under way; started when none is."""
         flight = answer.flight
         if flight is None:
@@ -120,15 +113,16 @@ class Resolver:
             flight.add_done_callback(partial(self._landed, answer))
         return flight
 
-    async def _look_up(self, host: str) -> list[str]:
-        return (await self._lookup(host))[:MAX_ADDRESSES]
+    async def _look_up(self, host: str) -> Found:
+        return await self._lookup(host)
 
-    def _landed(self, answer: _Answer, flight: asyncio.Task[list[str]]) -> None:
+    def _landed(self, answer: _Answer, flight: asyncio.Task[Found]) -> None:
         answer.flight = None
         if flight.cancelled():
             return
-        if flight.exception() is None and flight.result():
-            answer.before, answer.addresses = answer.addresses, flight.result()
-            answer.until = self._clock() + TTL
+        if flight.exception() is None and flight.result().addresses:
+            addresses, ttl = flight.result()
+            answer.before, answer.addresses = answer.addresses, addresses[:MAX_ADDRESSES]
+            answer.until = self._clock() + ttl
         elif answer.addresses:
             answer.until = self._clock() + RETRY_AFTER

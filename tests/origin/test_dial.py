@@ -12,7 +12,8 @@ import pytest
 
 from edgeproxy.errors import ORIGIN_FAILURES, OriginError, Retry
 from edgeproxy.origin.dial import connect_error
-from edgeproxy.origin.resolve import TTL, Resolver
+from edgeproxy.origin.names import TTL, Found
+from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.standing import HOLD_DOWN
 from edgeproxy.origin.upstream import Upstream
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always, silence
@@ -163,8 +164,8 @@ async def test_a_server_that_failed_is_not_chosen_again_for_the_same_request() -
 
 
 async def test_addresses_are_tried_in_order() -> None:
-    async def two_addresses(_host: str) -> list[str]:
-        return ["127.0.0.2", "127.0.0.1"]
+    async def two_addresses(_host: str) -> Found:
+        return Found(["127.0.0.2", "127.0.0.1"])
 
     async with (
         ScriptedOrigin(always(OK)) as origin,
@@ -179,9 +180,9 @@ async def test_addresses_are_tried_in_order() -> None:
 
 
 async def test_a_resolver_that_hangs_leaves_time_for_the_last_good_address() -> None:
-    async def addresses(_host: str) -> list[str]:
+    async def addresses(_host: str) -> Found:
         await working.wait()
-        return ["127.0.0.1"]
+        return Found(["127.0.0.1"])
 
     working = asyncio.Event()
     working.set()
@@ -209,8 +210,8 @@ async def test_an_address_that_hangs_leaves_time_for_the_next() -> None:
     async def fast(peer: Peer) -> None:
         await peer.eof()
 
-    async def addresses(_host: str) -> list[str]:
-        return ["127.0.0.1", "127.0.0.1"]
+    async def addresses(_host: str) -> Found:
+        return Found(["127.0.0.1", "127.0.0.1"])
 
     async with (
         ScriptedOrigin(silence, fast) as origin,
@@ -231,8 +232,8 @@ async def test_an_address_that_swallows_packets_does_not_hold_up_the_next(
 ) -> None:
     monkeypatch.setattr("edgeproxy.origin.dial.HEAD_START", 0.02)
 
-    async def addresses(_host: str) -> list[str]:
-        return ["127.0.0.3", "127.0.0.1"]
+    async def addresses(_host: str) -> Found:
+        return Found(["127.0.0.3", "127.0.0.1"])
 
     async with ScriptedOrigin(always(OK)) as origin:
         with socket.socket() as full:  # its queue of connections is full: SYNs are dropped
@@ -281,8 +282,8 @@ class Names:
     def __init__(self, *addresses: str) -> None:
         self.addresses = list(addresses)
 
-    async def __call__(self, _host: str) -> list[str]:
-        return self.addresses
+    async def __call__(self, _host: str) -> Found:
+        return Found(self.addresses)
 
 
 async def look(made: Upstream, clock: SetClock) -> None:

@@ -10,6 +10,7 @@ import pytest
 import trustme
 
 from edgeproxy.origin.health import HEALTHY, UNHEALTHY, UNKNOWN, HealthProber, Tally
+from edgeproxy.origin.names import Found
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.settings import Origin
 from tests.helpers.scripted_origin import ScriptedOrigin, always, silence
@@ -46,8 +47,8 @@ def prober(
     return HealthProber("test", origin, origin.health, memoryview(cells), resolver, chance=lambda: 0.0)
 
 
-async def _here(_host: str) -> list[str]:
-    return ["127.0.0.1"]
+async def _here(_host: str) -> Found:
+    return Found(["127.0.0.1"])
 
 
 async def probe(made: HealthProber) -> bool:

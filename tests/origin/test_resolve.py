@@ -7,14 +7,8 @@ import asyncio
 import pytest
 
 from edgeproxy.errors import OriginError
-from edgeproxy.origin.resolve import (
-    MAX_ADDRESSES,
-    RETRY_AFTER,
-    TTL,
-    Resolver,
-    is_prohibited,
-    system_lookup,
-)
+from edgeproxy.origin.names import TTL, Found
+from edgeproxy.origin.resolve import MAX_ADDRESSES, RETRY_AFTER, Resolver, is_prohibited
 from tests.origin.support import SetClock, settle
 
 
@@ -23,16 +17,17 @@ class Names:
 
     def __init__(self, *addresses: str) -> None:
         self.addresses: list[str] | Exception = list(addresses)
+        self.ttl = TTL
         self.asked: list[str] = []
         self.gate = asyncio.Event()
         self.gate.set()
 
-    async def __call__(self, host: str) -> list[str]:
+    async def __call__(self, host: str) -> Found:
         self.asked.append(host)
         await self.gate.wait()
         if isinstance(self.addresses, Exception):
             raise self.addresses
-        return self.addresses
+        return Found(self.addresses, self.ttl)
 
 
 async def test_an_answer_is_remembered_for_its_time() -> None:
@@ -54,6 +49,17 @@ async def test_an_address_is_its_own_answer_and_always_allowed(literal: str) -> 
     names = Names()
     assert await Resolver(SetClock(), names).resolve(literal, 1.0) == [literal]
     assert names.asked == []
+
+
+async def test_the_time_to_live_is_that_of_the_last_answer() -> None:
+    clock, names = SetClock(), Names("192.0.2.1")
+    names.ttl = 5.0
+    resolver = Resolver(clock, names)
+    for ttl, asked in [(300.0, 1), (300.0, 2), (5.0, 2)]:
+        await resolver.resolve("a.example", 1.0)
+        assert len(names.asked) == asked
+        names.ttl = ttl
+        clock.now += 5.0
 
 
 async def test_many_who_ask_at_once_cause_one_look_up() -> None:
@@ -169,7 +175,3 @@ async def test_prohibited_addresses_are_left_out_and_refused_when_alone() -> Non
 async def test_a_name_with_very_many_addresses_is_cut_short() -> None:
     names = Names(*[f"192.0.2.{number}" for number in range(200)])
     assert len(await Resolver(SetClock(), names).resolve("big.example", 1.0)) == MAX_ADDRESSES
-
-
-async def test_the_system_resolver_knows_this_machine() -> None:
-    assert {"127.0.0.1", "::1"} & set(await system_lookup("localhost"))

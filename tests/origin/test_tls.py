@@ -11,6 +11,7 @@ import pytest
 import trustme
 
 from edgeproxy.errors import ConfigError, OriginError
+from edgeproxy.origin.names import Found
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.settings import Tls
 from edgeproxy.origin.tls import client_context
@@ -39,8 +40,8 @@ def serving(ca: trustme.CA, *names: str, seen: list[str | None] | None = None) -
     return context
 
 
-async def _here(_host: str) -> list[str]:
-    return ["127.0.0.1"]
+async def _here(_host: str) -> Found:
+    return Found(["127.0.0.1"])
 
 
 def named(origin: ScriptedOrigin, name: str) -> str:

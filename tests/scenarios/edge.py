@@ -106,16 +106,16 @@ def main() -> None:
     """`edgeproxy run` with names from the file, looked at twice a second."""
     from edgeproxy.cli import main as edgeproxy
     from edgeproxy.origin import resolve
+    from edgeproxy.origin.names import Found
 
     names_file = Path(os.environ[NAMES])
 
-    async def look_up(host: str) -> list[str]:
+    async def look_up(host: str) -> Found:
         names: dict[str, list[str]] = json.loads(names_file.read_text())  # noqa: ASYNC240 - a script, and a short file
         if host not in names:
             raise OSError("the name server does not answer")
-        return names[host]
+        return Found(names[host], ttl=0.5)
 
-    resolve.TTL = 0.5
     resolve.Resolver.__init__.__defaults__ = (look_up,)
     edgeproxy(["run", "--config", sys.argv[1]])
 
