@@ -16,7 +16,8 @@ import httpcore
 import httpx
 
 from edgeproxy.errors import EdgeError
-from edgeproxy.origin.resolve import Lookup, is_prohibited, system_lookup
+from edgeproxy.origin.names import Lookup, system_lookup
+from edgeproxy.origin.resolve import is_prohibited
 from edgeproxy.record import record
 from edgeproxy.units import Network
 
@@ -126,7 +127,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         try:
-            found = [host] if _is_address(host) else await self._lookup(host)
+            found = [host] if _is_address(host) else (await self._lookup(host)).addresses
         except OSError:
             raise FetchError("dns") from None
         usable = [address for address in found if may_dial(address, self._allow)]

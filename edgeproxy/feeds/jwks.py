@@ -19,7 +19,7 @@ import httpcore
 
 from edgeproxy.context import Clock
 from edgeproxy.feeds.issuer_http import Fetched, FetchError, IssuerHttp
-from edgeproxy.origin.resolve import Lookup, system_lookup
+from edgeproxy.origin.names import Lookup, system_lookup
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.jwt_load import KeyRefusedError, load_set
 from edgeproxy.policies.jwt_provider import MAX_SET, JwtProvider

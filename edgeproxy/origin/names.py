@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 import aiodns
@@ -23,6 +24,10 @@ class Found(NamedTuple):
 
     addresses: list[str]
     ttl: float = TTL
+
+
+Lookup = Callable[[str], Awaitable[Found]]
+"""Addresses of a host. Raises OSError."""
 
 
 async def system_lookup(host: str) -> Found:
@@ -62,5 +67,4 @@ class NameServers:
 
 
 def _text(node: AddrInfoNode) -> str:
-    host: bytes = node.addr[0]  # pyright: ignore[reportUnknownMemberType] - half typed
-    return host.decode("ascii")
+    return str(node.addr[0], "ascii")  # pyright: ignore[reportUnknownMemberType,reportUnknownArgumentType]

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Awaitable, Callable
 from functools import partial
 
 from edgeproxy.context import Clock
 from edgeproxy.errors import origin_error
-from edgeproxy.origin.names import Found, NameServers
+from edgeproxy.origin.names import Found, Lookup, NameServers
 from edgeproxy.origin.servers import is_address
 from edgeproxy.origin.sweeper import NEVER
 
 RETRY_AFTER = 5.0  # seconds between look-ups while they fail
 MAX_ADDRESSES = 16
-
-Lookup = Callable[[str], Awaitable[Found]]
 
 _METADATA = frozenset(["100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"])
 

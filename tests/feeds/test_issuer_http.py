@@ -8,6 +8,7 @@ import httpcore
 import pytest
 
 from edgeproxy.feeds.issuer_http import FetchError, IssuerHttp, may_dial
+from edgeproxy.origin.names import Found
 from edgeproxy.units import Network
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -48,11 +49,11 @@ class Names:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    async def __call__(self, host: str) -> list[str]:
+    async def __call__(self, host: str) -> Found:
         self.asked.append(host)
         if not self.answers:
             raise OSError("no such name")
-        return self.answers.pop(0)
+        return Found(self.answers.pop(0))
 
 
 def reply(status: str = "200 OK", *fields: str, body: bytes = b"keys") -> bytes:

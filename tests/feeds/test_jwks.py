@@ -14,6 +14,7 @@ import respx
 import trustme
 
 from edgeproxy.feeds.jwks import JwksFeed
+from edgeproxy.origin.names import Found
 from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtRule
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.snapshot import Snapshot
@@ -117,8 +118,8 @@ async def test_the_time_keys_spent_in_a_cache_counts(rig: Rig) -> None:
 
 
 async def test_an_issuer_that_moved_inside_is_a_failed_fetch() -> None:
-    async def inside(_host: str) -> list[str]:
-        return ["10.0.0.1"]
+    async def inside(_host: str) -> Found:
+        return Found(["10.0.0.1"])
 
     feed = JwksFeed(
         "main", provider(jwks=URL, algorithms=["ES256"]), Snapshot(None), lambda: 0.0, lookup=inside
