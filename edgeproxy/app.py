@@ -10,7 +10,7 @@ with 501: ASGI does not hand out the connection.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,6 +198,9 @@ class AsgiExchange:
         self.body = (
             RequestBody(length, self._may_read.clear, self._may_read.set) if request.has_body else None
         )
+        if self.body is not None and b"expect" in request.headers.index:
+            self._may_read.clear()  # asking for the body is what makes servers say 100 Continue
+            self.body.wanted = self._may_read.set
         self.body_left = 0
         self.report = Report(Cause.BYPASS)
         self.on_drain: Callable[[], None] | None = None
@@ -312,19 +315,24 @@ class AsgiExchange:
         fields = [*fields, (b"Cache-Status", cache_status), *self.visit.edge.signature]
         if self.ctx.to_client:
             fields = apply_edits(fields, self.ctx.to_client)
+        if status == 205:
+            length = 0
         if length is not None and status != 204:
             fields = [*fields, (b"content-length", b"%d" % length)]
         self._put(_start(status, fields), 0)
 
     def write(self, data: bytes) -> None:
-        if self.gone or self.request.method == b"HEAD":
+        if self.gone or self.request.method == b"HEAD" or self.status == 205:
             return
         self.sent += len(data)
         self._put({"type": "http.response.body", "body": data, "more_body": True}, len(data))
         if self._held >= PAUSE_AT:
             self.writable = False
 
-    def end(self) -> None:
+    def flush(self) -> None:
+        """Messages are sent as they come."""
+
+    def end(self, trailers: Sequence[Field] = ()) -> None:
         if self.gone:
             return
         self._put({"type": "http.response.body", "body": b""}, 0)

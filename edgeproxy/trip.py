@@ -7,16 +7,18 @@ door or to the body that is being recorded. Whoever is too fast is paused.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy.cache.key import normalised_query, without_parameters
 from edgeproxy.door import Door, Report, RequestBody
 from edgeproxy.errors import OriginError, Retry, origin_error
+from edgeproxy.expect import Expecting
 from edgeproxy.http.message import Field, Headers
 from edgeproxy.http.websocket import grants_websocket
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
-from edgeproxy.origin.request import FILLING, request_head
+from edgeproxy.origin.request import FILLING, interim_fields, request_head, trailer_fields, wants_trailers
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.peers import FLIGHT
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from edgeproxy.job import Job
 
 NOTHING: frozenset[bytes] = frozenset()
+NO_FIELDS: list[Field] = []
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY"})
 TRIES = 3
 
@@ -34,6 +37,7 @@ class Target(Protocol):
     """Where a body goes that is not for one door only."""
 
     def add(self, data: bytes) -> None: ...
+    def flush(self) -> None: ...
     def end(self, *, broken: bool = False) -> None: ...
 
 
@@ -58,6 +62,8 @@ class Trip:
         "_again",
         "_avoid",
         "_door",
+        "_expecting",
+        "_insists",
         "_key",
         "_sender",
         "_target",
@@ -101,6 +107,8 @@ class Trip:
         self._task: asyncio.Task[None] | None = None  # while a connection is being opened
         self._door: Door | None = None
         self._target: Target | None = None
+        self._expecting: Expecting | None = None  # the origin to say that it wants the body
+        self._insists = False  # on sending the body: the origin does not know how to be asked
 
     # --- there
 
@@ -135,8 +143,9 @@ class Trip:
         body = None if door is None else door.body
         self.connection = connection
         self.report.server = connection.server.label
+        expects = body is not None and body.wanted is not None and not self._insists
         try:
-            head = self._head(connection, body)
+            head = self._head(connection, body, expects=expects)
         except OriginError as error:
             connection.close_idle()
             self._broke(error, reused=False)
@@ -146,10 +155,12 @@ class Trip:
         connection.send(job.visit.request.method, head, self, has_body=body is not None)
         if job.visit.route.websocket is not None:
             connection.on_switch = self._on_switch
-        if body is not None:
+        if body is not None and expects:
+            self._expecting = Expecting(partial(_stream, body, connection))
+        elif body is not None:
             _stream(body, connection)
 
-    def _head(self, connection: OriginConnection, body: RequestBody | None) -> bytes:
+    def _head(self, connection: OriginConnection, body: RequestBody | None, *, expects: bool) -> bytes:
         job = self.job
         visit, ctx, fetch = job.visit, job.ctx, job.fetch
         plain = body is None and not ctx.to_origin and fetch.entry is None and visit.plain and not self.flight
@@ -170,6 +181,7 @@ class Trip:
             edits=ctx.to_origin,
             drop=FILLING if fetch.key is not None else NOTHING,
             extra=extra,
+            expect_continue=expects,
             websocket=visit.route.websocket is not None,
         )
         if plain:
@@ -182,6 +194,8 @@ class Trip:
         self.meters.failed(report.server, error.error)
         report.error = error.error
         report.waited = self._sender.clock() - self.job.ctx.now
+        if self._expecting is not None:
+            self._expecting.give_up()
         connection, self.connection = self.connection, None
         if connection is not None:
             self._avoid += (connection.server.index,)
@@ -205,7 +219,7 @@ class Trip:
 
     def _may_retry(self, error: OriginError, *, reused: bool) -> bool:
         body = self.job.door.body if self.job.door is not None else None
-        if body is not None or error.retry is Retry.NEVER:  # what was passed on of a body is gone
+        if error.retry is Retry.NEVER or not (body is None or body.untouched):  # what was passed on is gone
             return False
         if error.retry is Retry.ANY:
             return True
@@ -219,6 +233,8 @@ class Trip:
         if self.over:
             return
         self.over = True
+        if self._expecting is not None:
+            self._expecting.give_up()
         if self._task is not None:
             self._task.cancel()
         elif self.connection is not None:
@@ -229,10 +245,14 @@ class Trip:
     # --- and back: the ResponseSink
 
     def on_interim(self, status: int, fields: list[Field]) -> None:
-        if self.job.door is not None:
-            self.job.door.interim(status, fields)
+        if status == 100 and self._expecting is not None:
+            self._expecting.go_on()
+        elif self.job.door is not None:
+            self.job.door.interim(status, interim_fields(fields))
 
     def on_head(self, status: int, headers: Headers, length: int | None) -> None:
+        if self._expecting is not None and self._declined(self._expecting, status):
+            return
         self.status, self.headers, self.length = status, headers, length
         report = self.report
         report.error = ""
@@ -243,6 +263,18 @@ class Trip:
             # how slow the servers before it were is not its fault
             self.upstream.answered(self.connection.server, status, 0.0 if self._again else report.waited)
         self._sender.answered(self, now)
+
+    def _declined(self, expecting: Expecting, status: int) -> bool:
+        """The answer came before the body was asked for. One that means only the expectation is no answer for
+        the client: it is asked again without (RFC 9110 §15.5.18)."""
+        waited = expecting.give_up()
+        if status != 417 or not waited or self.connection is None:
+            return False
+        self._insists = True
+        self.connection.abandon()
+        self._expecting = self.connection = None
+        self.begin()
+        return True
 
     def _on_switch(self, headers: Headers, rest: bytes) -> None:
         """The origin says 101, and `rest` is the other protocol's."""
@@ -261,6 +293,12 @@ class Trip:
         self.meters.answered(report.server, 101, report.waited)
         self.upstream.answered(connection.server, 101, 0.0 if self._again else report.waited)
 
+    def on_wait(self) -> None:
+        if self._door is not None:
+            self._door.flush()
+        elif self._target is not None:
+            self._target.flush()
+
     def on_data(self, data: bytes) -> None:
         door = self._door
         if door is not None:
@@ -271,7 +309,7 @@ class Trip:
             self._target.add(data)
 
     def on_end(self, trailers: list[Field]) -> None:
-        self._finish(None)
+        self._finish(None, trailers)
 
     def on_error(self, error: OriginError) -> None:
         connection = self.connection
@@ -311,7 +349,7 @@ class Trip:
         if self.connection is not None:
             self.connection.resume()
 
-    def _finish(self, error: OriginError | None) -> None:
+    def _finish(self, error: OriginError | None, trailers: list[Field] = NO_FIELDS) -> None:
         self.over = True
         connection, self.connection = self.connection, None  # it is the pool's again
         if connection is not None and (error is not None or connection.server.standing.truncated):
@@ -319,7 +357,9 @@ class Trip:
         door, target = self._door, self._target
         if door is not None:
             door.on_drain = door.on_gone = None
-            if error is None:
+            if error is None and trailers and wants_trailers(self.job.visit.request):
+                door.end(trailer_fields(trailers))
+            elif error is None:
                 door.end()
             else:
                 self.report.error = error.error

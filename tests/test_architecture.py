@@ -48,7 +48,7 @@ LAYERS = [
     {"context", "countries", "http", "decision", "door", "purge_log", "recall"},
     {"cache", "policies", "origin", "observe"},
     {"feeds", "pipeline", "flight_table"},
-    {"peers", "tunnel"},
+    {"peers", "tunnel", "expect"},
     {"trip"},
     {"job"},
     {"recording"},

@@ -82,7 +82,13 @@ class Body:
         """Let `door` have the body from the start; only while recording."""
         reader = Reader(self, door)
         self.readers.append(reader)
-        reader.pump()
+        if self.chunks or self.ended:
+            reader.pump()
+
+    def flush(self) -> None:
+        """There is no more for now."""
+        for reader in self.readers:
+            reader.door.flush()
 
     def add(self, data: bytes) -> None:
         """Bytes from the origin."""

@@ -136,6 +136,8 @@ def request_head(
         fields.append(b"Content-Length: %d" % length)
     if expect_continue:
         fields.append(b"Expect: 100-continue")
+    if wants_trailers(request):
+        fields += [b"Connection: TE", b"TE: trailers"]
     if websocket:
         fields += [b"Connection: Upgrade", b"Upgrade: websocket"]
     fields.append(rule.signature)
@@ -178,6 +180,17 @@ def response_fields(headers: Headers, drop: frozenset[bytes] = _NOTHING) -> list
         for field in headers.raw
         if (name := field[0].lower()) not in NEVER_FORWARDED and name not in drop
     ]
+
+
+def interim_fields(fields: list[Field]) -> list[Field]:
+    """What a 1xx response says to the client (RFC 9110 §15.2): what is not for this hop alone."""
+    return response_fields(Headers(fields)) if fields else fields
+
+
+def wants_trailers(request: Request) -> bool:
+    """Did the client say that it takes fields behind the content (RFC 9110 §10.1.4)?"""
+    te = request.headers.index.get(b"te")
+    return te is not None and any(part.strip() == b"trailers" for part in te.lower().split(b","))
 
 
 def trailer_fields(trailers: Iterable[Field]) -> list[Field]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from edgeproxy.context import Context
@@ -111,6 +111,8 @@ class Exchange:
         )
         bodiless = status == 204 or status == 304 or self.request.method == b"HEAD"
         framing = b""
+        if status == 205:  # it has no content, whatever came (RFC 9110 §15.3.6)
+            length = 0
         if length is not None and status != 204:
             framing = b"Content-Length: %d\r\n" % length
         elif not bodiless:
@@ -131,6 +133,12 @@ class Exchange:
             return render_fields(apply_edits(fields, self.ctx.to_client))
         return b"%bCache-Status: %b\r\n%b" % (render_fields(fields), cache_status, edge.signature_lines)
 
+    def flush(self) -> None:
+        """The body takes its time: the client need not wait for its head."""
+        if self._head and not self.gone:
+            head, self._head = self._head, b""
+            self._protocol.transport.write(head)
+
     def write(self, data: bytes) -> None:
         """Some of the body."""
         if self.gone or self._left == 0:
@@ -148,15 +156,15 @@ class Exchange:
         else:
             self._write([head, data] if head else [data], size)
 
-    def end(self) -> None:
-        """The body is complete."""
+    def end(self, trailers: Sequence[Field] = ()) -> None:
+        """The body is complete; `trailers` follow it where it is chunked (RFC 9112 §7.1.2)."""
         if self.gone:
             return
         if self._left:  # fewer bytes than announced: the client must see it broken
             self.abort()
             return
         if self._chunked:
-            self._write([self._head, b"0\r\n\r\n"], 0)
+            self._write([self._head, b"0\r\n%b\r\n" % render_fields(trailers)], 0)
         elif self._head:
             self._write([self._head], 0)
         self._head = b""

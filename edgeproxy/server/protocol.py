@@ -162,7 +162,7 @@ class EdgeProtocol(RequestReader):
             self._close_after_answer()
             return
         exchange = Exchange(self, request, body, keep_alive=keep_alive, http10=http10)
-        if framing.expects_continue and body is not None:
+        if framing.expects_continue and body is not None and not http10:
             body.wanted = lambda: exchange.interim(100, [])
         self.waiting.append(exchange)
         if self.exchange is None:

@@ -63,6 +63,9 @@ class Recorder:
         self.status, self.headers, self.length = status, headers, length
         self._call("head")
 
+    def on_wait(self) -> None:
+        """Nothing to write down."""
+
     def on_data(self, data: bytes) -> None:
         self.body += data
         self.pieces.append(len(data))
