@@ -25,7 +25,7 @@ from edgeproxy.http.framing import check_connection, check_framing
 from edgeproxy.http.message import Field, Headers, Request, index_fields
 from edgeproxy.http.replies import render_problem
 from edgeproxy.http.target import split_target
-from edgeproxy.http.wire import apply_edits
+from edgeproxy.http.wire import NO_CONTENT_LENGTH, apply_edits
 from edgeproxy.pipeline import Visit
 
 if TYPE_CHECKING:
@@ -288,6 +288,12 @@ class AsgiExchange:
             on_gone, self.on_gone = self.on_gone, None
             on_gone()
 
+    @property
+    def _closing(self) -> list[Field]:
+        """What ends a connection whose client still waits for 100 Continue: is a body to come, or not?"""
+        waits = self.body is not None and self.body.wanted is not None
+        return [(b"connection", b"close")] if waits else []
+
     def interim(self, status: int, fields: list[Field]) -> None:
         """Interim answers have no common ASGI form; servers say 100 Continue themselves."""
 
@@ -298,7 +304,7 @@ class AsgiExchange:
         report = self.report
         report.cause, report.policy, report.reason = serve.cause, serve.policy, serve.reason
         stamp = serve.stamp.fields or self._hall.refused_fields(serve)
-        fields = [*response.fields, *stamp, *self._hall.edge.signature]
+        fields = [*response.fields, *stamp, *self._hall.edge.signature, *self._closing]
         if self.ctx.to_client:
             fields = apply_edits(fields, self.ctx.to_client)
         self.started, self.status = True, response.status
@@ -312,12 +318,12 @@ class AsgiExchange:
         if self.gone:
             return
         self.started, self.status = True, status
-        fields = [*fields, (b"Cache-Status", cache_status), *self.visit.edge.signature]
+        fields = [*fields, (b"Cache-Status", cache_status), *self.visit.edge.signature, *self._closing]
         if self.ctx.to_client:
             fields = apply_edits(fields, self.ctx.to_client)
         if status == 205:
             length = 0
-        if length is not None and status != 204:
+        if length is not None and status not in NO_CONTENT_LENGTH:  # servers hold us to it
             fields = [*fields, (b"content-length", b"%d" % length)]
         self._put(_start(status, fields), 0)
 

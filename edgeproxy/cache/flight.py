@@ -55,6 +55,7 @@ class Body:
         "_pause",
         "_resume",
         "_throttled",
+        "_waiting",
         "broken",
         "cap",
         "chunks",
@@ -77,6 +78,7 @@ class Body:
         self.broken = False
         self.readers: list[Reader] = []
         self._pause, self._resume, self._throttled = pause, resume, False
+        self._waiting = False  # nothing of it came with the head
 
     def read_by(self, door: Door) -> None:
         """Let `door` have the body from the start; only while recording."""
@@ -84,9 +86,12 @@ class Body:
         self.readers.append(reader)
         if self.chunks or self.ended:
             reader.pump()
+        elif self._waiting:
+            door.flush()
 
     def flush(self) -> None:
         """There is no more for now."""
+        self._waiting = True
         for reader in self.readers:
             reader.door.flush()
 

@@ -225,14 +225,14 @@ class ResponseReader:
         if not self.keep or b"connection" in headers.index:
             self._check_version(headers)
         if self._for_head or status == 204 or status == 304:
-            self._without_body(status, headers)
+            length = self._without_body(status, headers)
         else:
-            self._length = self._body_length(headers)
+            length = self._length = self._body_length(headers)
         self.in_head = False
         self._unread = 0
         self._fields = []
         if self._sink is not None:
-            self._sink.on_head(status, headers, self._length)
+            self._sink.on_head(status, headers, length)
 
     def on_body(self, data: bytes) -> None:
         if self.complete:
@@ -270,14 +270,15 @@ class ResponseReader:
         elif b"transfer-encoding" in headers:
             raise origin_error("http_protocol_error", "HTTP/1.0 has no Transfer-Encoding")
 
-    def _without_body(self, status: int, headers: Headers) -> None:
-        """HEAD, 204 and 304 end with their head, whatever it says (RFC 9112 §6.3)."""
+    def _without_body(self, status: int, headers: Headers) -> int | None:
+        """HEAD, 204 and 304 end with their head (RFC 9112 §6.3), whatever length it says; that is returned."""
         framed = b"transfer-encoding" in headers
         length = headers.get(b"content-length")
         if status == 204:
             self.keep = self.keep and not framed and length in (None, b"0")
         elif status != 304 and (framed or length is None or int(length) > 0):
             self.complete = self._spent = True  # llhttp would wait for a body
+        return None if length is None else int(length)
 
     def _body_length(self, headers: Headers) -> int | None:
         coding = headers.get(b"transfer-encoding")
