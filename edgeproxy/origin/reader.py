@@ -271,7 +271,7 @@ class ResponseReader:
             raise origin_error("http_protocol_error", "HTTP/1.0 has no Transfer-Encoding")
 
     def _without_body(self, status: int, headers: Headers) -> int | None:
-        """HEAD, 204 and 304 end with their head (RFC 9112 §6.3), whatever length it says; that is returned."""
+        """HEAD, 204 and 304 end with their head (RFC 9112 §6.3); returns the length that it says."""
         framed = b"transfer-encoding" in headers
         length = headers.get(b"content-length")
         if status == 204:
