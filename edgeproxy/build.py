@@ -68,6 +68,7 @@ class Parts:
     ) -> None:
         self.config = config
         self.shared = shared
+        self._number = slot
         self.slot = shared.cells.slot(slot) if previous is None else previous.slot
         self.meters = DoorMeters(self.slot) if previous is None else previous.meters
         self.sweeper = Sweeper() if previous is None else previous.sweeper
@@ -121,6 +122,11 @@ class Parts:
         gauge("edgeproxy_cache_bytes").set(self.store.bytes)
         gauge("edgeproxy_cache_entries").set(len(self.store))
         self.slot.values[self._evictions] = self.store.evictions
+        if self._number == 0:  # the table is everybody's: one tells
+            evicted = self.shared.buckets.evictions()
+            for kind in ("idle", "early"):
+                column = self.slot.column("edgeproxy_rate_limit_table_evictions_total", kind=kind)
+                self.slot.values[column] = getattr(evicted, kind)
         for upstream in self.upstreams.values():
             upstream.tend()
             publish_upstream(self.slot, upstream)
@@ -301,7 +307,9 @@ class Parts:
             return _imported(rule)
         names = cast(tuple[str, ...], rule)
         if step.word == "rate_limit":
-            return RateLimiter({name: self.config.rate_limits[name] for name in names}, self.shared.buckets)
+            limits = {name: self.config.rate_limits[name] for name in names}
+            shared = self.shared
+            return RateLimiter(limits, shared.buckets, shared.in_flight, self._number, self.config.geo.groups)
         return AbTest({name: self.config.experiments[name] for name in names}, groups=self.config.geo.groups)
 
     def _refused(self, refuse: Refuse) -> Route:

@@ -18,7 +18,17 @@ from edgeproxy.config_errors import validated
 from edgeproxy.config_file import load
 from edgeproxy.config_hints import ReadAs
 from edgeproxy.config_schema import editor_schema
-from edgeproxy.config_sections import Admin, CacheStore, Edge, Match, Name, Names, Server, WebSocketSection
+from edgeproxy.config_sections import (
+    Admin,
+    CacheStore,
+    Edge,
+    Match,
+    Name,
+    Names,
+    RateLimitTable,
+    Server,
+    WebSocketSection,
+)
 from edgeproxy.config_tree import Document
 from edgeproxy.config_walk import MOST_ROUTES
 from edgeproxy.errors import ConfigError
@@ -31,7 +41,7 @@ from edgeproxy.policies.guard import NEVER_OPEN
 from edgeproxy.policies.headers import HeadersRule
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_rule import JwtRule
-from edgeproxy.policies.rate_limit import RateLimit
+from edgeproxy.policies.rate_limit_rule import RateLimit
 from edgeproxy.units import Model, Size
 
 ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
@@ -168,7 +178,9 @@ class Config(Model):
     experiments: dict[Name, Experiment] = Field(default_factory=dict, max_length=256)
     """A/B tests: name -> variants."""
     rate_limits: dict[Name, RateLimit] = Field(default_factory=dict, max_length=256)
-    """Token buckets: name -> rate."""
+    """Limits: name -> rate, quota, or requests in flight."""
+    rate_limit_table: RateLimitTable = RateLimitTable()
+    """Where all limits count. A change of it needs a restart."""
     routes: tuple[Route, ...] = Field(min_length=1, max_length=MOST_ROUTES)
     """What is served, in the order in which it is tried."""
 

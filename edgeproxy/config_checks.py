@@ -118,7 +118,7 @@ def _places(document: Document) -> Iterator[Problem]:
     has_database = bool(section(document.data.get("geo")).get("database"))
     for path, route in routes(document):
         needing = [where for where, word, _ in policies(path, route) if word == "geo"]
-        needing += [where for where, parsed in _whens(path, route) if "country" in parsed.kinds]
+        needing += [where for where, _, parsed in _whens(document, path, route) if "country" in parsed.kinds]
         if _is_nearest(route) or "by_country" in section(route.get("origin")):
             needing.append((*path, "origin"))
         if "country" in listed(section(route.get("cache")).get("vary_on")):
@@ -162,14 +162,29 @@ def _claims(document: Document) -> Iterator[Problem]:
                 yield Problem(each, f"found {document.show(each)}, expected a jwt policy in this route")
 
 
-def _whens(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, Condition]]:
-    """Path and condition of each readable `when` of a route's policies."""
+def _whens(
+    document: Document, path: TreePath, route: dict[str, Tree]
+) -> Iterator[tuple[TreePath, int, Condition]]:
+    """Path, position of the policy, and condition of each readable condition of a route's policies: their
+    own, and those of the limits they name."""
     for where, word, value in policies(path, route):
-        if word == "when" and isinstance(value, str):
-            try:
-                yield where, condition(value)
-            except ConditionError:
-                continue  # the model complains about it
+        written = [(where, value)] if word == "when" else []
+        if word == "rate_limit":
+            written = [each for _, name in texts((), value) for each in _conditions_of_limit(document, name)]
+        for at, text in written:
+            if isinstance(text, str) and text:
+                try:
+                    yield at, int(where[-2]), condition(text)
+                except ConditionError:
+                    continue  # the model complains about it
+
+
+def _conditions_of_limit(document: Document, name: str) -> Iterator[tuple[TreePath, Tree]]:
+    at: TreePath = ("rate_limits", name)
+    limit = section(section(document.data.get("rate_limits")).get(name))
+    yield (*at, "exempt"), limit.get("exempt")
+    for position, other in enumerate(listed(limit.get("overrides"))):
+        yield (*at, "overrides", position, "when"), section(other).get("when")
 
 
 def _conditions(document: Document) -> Iterator[Problem]:
@@ -183,8 +198,8 @@ def _conditions(document: Document) -> Iterator[Problem]:
             before[position] = set(drawn), verified
             drawn.update(name for _, name in texts((), section(step).get("ab")))
             verified = verified or not {"jwt", "use"}.isdisjoint(section(step))
-        for where, parsed in _whens(path, route):
-            drawn_before, verified_before = before[int(where[-2])]
+        for where, position, parsed in _whens(document, path, route):
+            drawn_before, verified_before = before[position]
             said = ""
             missing = [name for name in parsed.names("variant") if name not in drawn_before]
             if missing:

@@ -31,8 +31,10 @@ def _origins(document: Document) -> Iterator[Problem]:
             origin = section(what).get("origin")
             if isinstance(origin, str) and origin not in known:
                 near = "" if document.is_secret(path) else suggestion(origin, known)
-                listing = either(sorted(known)[:8])
-                yield Problem(path, f"found {document.show(path)}, expected one of origins: {listing}{near}")
+                listing = (
+                    f"one of origins: {either(sorted(known)[:8])}" if known else "an entry under origins"
+                )
+                yield Problem(path, f"found {document.show(path)}, expected {listing}{near}")
 
 
 def _groups(document: Document) -> Iterator[Problem]:

@@ -177,6 +177,15 @@ class WebSocketSection(Model):
     """Open at once, per worker: 503."""
 
 
+class RateLimitTable(Model):
+    """The memory in which all limits count, shared by all workers: 28 bytes a key."""
+
+    keys: int = Field(default=65_536, ge=1024, le=16_777_216)
+    """Buckets it has room for; those that are full again, or next to it, make room for others."""
+    file: str | None = None
+    """File that keeps it over a restart. Default: memory only."""
+
+
 def _host(text: str) -> str:
     name = text.lower().removesuffix(".")
     if _HOST.fullmatch(name):

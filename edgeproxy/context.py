@@ -57,6 +57,8 @@ class Place:
 
 
 NOWHERE = Place()
+Ending = Callable[[float, int, float], None]
+"""Called once when a request is over: (steady now, bytes of body sent, seconds until the origin's head)."""
 
 
 class Verdict(Enum):
@@ -98,6 +100,8 @@ class Context:
         "_request_id",
         "claims",
         "client",
+        "delay",
+        "endings",
         "exposures",
         "key_parts",
         "notes",
@@ -130,6 +134,8 @@ class Context:
         self.claims: Mapping[str, Any] | None = None  # verified claims. Set by jwt
         self.origin: str | None = None  # pool chosen by name. Set by the origin choice
         self.origin_named = ""  # pool that a policy asks for, before the choice. Set by ab
+        self.delay = 0.0  # seconds until it is this request's turn. Set by rate_limit
+        self.endings: tuple[Ending, ...] = ()  # what to do when it is over. Set by rate_limit
         self.reason = ""  # a closed set of words: why a policy answered. Set with the answer
         self.rewritten: Request | None = None  # what key and origin see in the request's place
         self.shadow: tuple[str, ...] = ()  # `policy=reason` of refusals that were only shadows

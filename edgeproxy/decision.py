@@ -75,4 +75,11 @@ class ServeStale:
     refresh: Fetch
 
 
-Decision = Serve | ServeStale | Fetch
+@record
+class Delay:
+    """Its policies let it pass, but not yet: decide the rest after so many seconds."""
+
+    seconds: float
+
+
+Decision = Serve | ServeStale | Fetch | Delay

@@ -10,7 +10,7 @@ from edgeproxy.build import Parts
 from edgeproxy.clock import steady, wall
 from edgeproxy.config import Config
 from edgeproxy.context import Context
-from edgeproxy.decision import Fetch, Serve, ServeStale
+from edgeproxy.decision import Decision, Fetch, Serve, ServeStale
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.http.target import split_target
 from edgeproxy.pipeline import Route, Visit, decide
@@ -54,7 +54,7 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
     )
 
 
-def _cache_word(route: Route, decision: Serve | Fetch | ServeStale) -> str:
+def _cache_word(route: Route, decision: Decision) -> str:
     """In the words of Cache-Status. The control process holds no responses, so a look-up misses."""
     if route.websocket is not None:
         return "bypass: a WebSocket"

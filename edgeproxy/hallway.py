@@ -5,6 +5,7 @@ A door builds a `Request`, asks `decide`, writes what can be written, and hands 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from itertools import count
@@ -13,7 +14,7 @@ from typing import Protocol
 from edgeproxy.cache.purge import apply_purges
 from edgeproxy.clock import DateLine, steady, wall
 from edgeproxy.context import Context
-from edgeproxy.decision import Cause, Decision, Fetch, Serve
+from edgeproxy.decision import Cause, Decision, Delay, Fetch, Serve, ServeStale
 from edgeproxy.door import Door, Report
 from edgeproxy.errors import RequestError
 from edgeproxy.fetch import Fetcher
@@ -109,10 +110,7 @@ class Hallway:
         try:
             return ctx, decide(visit, ctx)
         except Exception:
-            logger.exception("deciding on a request failed; request_id=%s", ctx.request_id)
-            self._meters.failed()
-            error = RequestError(500, "internal", "The edge failed on this request.")
-            return ctx, self.problem(visit.request, ctx, error)
+            return ctx, self._failed(visit, ctx)
 
     def catch_up(self, now: float) -> None:
         """Carry out the purges that this worker has not seen yet. Call it before anything is looked up."""
@@ -123,13 +121,40 @@ class Hallway:
         answer = problem(request, ctx, error.status, error.reason, error.detail)
         return Serve(answer, Cause.REFUSED, policy="door", reason=error.reason)
 
-    def fetch(self, visit: Visit, ctx: Context, fetch: Fetch, door: Door) -> None:
-        """Answer through `door` from the origin."""
+    def fetch(self, visit: Visit, ctx: Context, fetch: Fetch | Delay, door: Door) -> None:
+        """Answer through `door` from the origin, or when it is the request's turn."""
+        if isinstance(fetch, Delay):
+            visit.route.meters.delayed()
+            asyncio.get_running_loop().call_later(fetch.seconds, self._resume, visit, ctx, door)
+            return
         self.fetcher.start(Job(_onward(visit, ctx), ctx, fetch, door))
 
     def refresh(self, visit: Visit, ctx: Context, fetch: Fetch) -> None:
         """Refresh an entry behind the client's back."""
         self.fetcher.refresh(Job(_onward(visit, ctx), ctx, fetch, None))
+
+    def _resume(self, visit: Visit, ctx: Context, door: Door) -> None:
+        """A delay is over. The cache is asked now: what it holds may have changed meanwhile."""
+        if door.gone:
+            return
+        ctx.now, ctx.wall = steady(), wall()
+        try:
+            decision = decide(visit, ctx, resumed=True)
+        except Exception:
+            decision = self._failed(visit, ctx)
+        if isinstance(decision, Serve):
+            door.serve(decision)
+        elif isinstance(decision, ServeStale):
+            self.refresh(visit, ctx, decision.refresh)
+            door.serve(decision.serve)
+        else:
+            self.fetch(visit, ctx, decision, door)
+
+    def _failed(self, visit: Visit, ctx: Context) -> Serve:
+        logger.exception("deciding on a request failed; request_id=%s", ctx.request_id)
+        self._meters.failed()
+        error = RequestError(500, "internal", "The edge failed on this request.")
+        return self.problem(visit.request, ctx, error)
 
     def refused_stamp(self, serve: Serve) -> bytes:
         """The Cache-Status line of an answer that no cache was asked for."""
@@ -166,6 +191,8 @@ class Hallway:
 
     def observe_serve(self, visit: Visit, ctx: Context, serve: Serve, seconds: float, sent: int) -> None:
         """Count an answer that was written at once."""
+        if ctx.endings:
+            _end(ctx, ctx.now + seconds, sent, 0.0)
         status = serve.response.status
         visit.route.meters.record(status, serve.cause.word, seconds, sent)
         if serve.policy:
@@ -179,6 +206,7 @@ class Hallway:
         """Count an answer that took time. `ending` is empty, `aborted` or `client-gone`."""
         duration = now - done.started_at
         report = done.report
+        self.over(done, now)
         status = done.status or 499  # the client left before there was one
         meters = done.visit.route.meters
         meters.record(status, report.cause.word, duration, done.sent)
@@ -191,6 +219,7 @@ class Hallway:
 
     def log_tunnel(self, done: Finished, ending: str, received: int, now: float) -> None:
         """Log a WebSocket that has ended; it was counted when it began. `received` bytes of the client."""
+        self.over(done, now)
         if self.log is not None:
             done.report.error = ending
             outcome = _outcome(
@@ -204,11 +233,25 @@ class Hallway:
         self.draining = True
         self.fetcher.tunnels.drain()
 
+    def over(self, done: Finished, now: float) -> None:
+        """A request ended; what its policies wait for happens once."""
+        if done.ctx.endings:
+            _end(done.ctx, now, done.sent, done.report.waited)
+
     def rejected(self, peer: str, error: RequestError) -> None:
         """Count a request that never became one."""
         self._meters.rejected(error.reason)
         if self.log is not None:
             self.log.append_rejected(peer, error.status, error.reason, wall())
+
+
+def _end(ctx: Context, now: float, sent: int, waited: float) -> None:
+    endings, ctx.endings = ctx.endings, ()
+    for ending in endings:
+        try:
+            ending(now, sent, waited)
+        except Exception:
+            logger.exception("the end of a request failed; request_id=%s", ctx.request_id)
 
 
 def _onward(visit: Visit, ctx: Context) -> Visit:

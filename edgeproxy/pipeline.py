@@ -15,7 +15,7 @@ from edgeproxy.cache.key import primary_key
 from edgeproxy.cache.key import without_parameters as without_query
 from edgeproxy.cache.lookup import lookup
 from edgeproxy.context import Context, Policy, Verdict
-from edgeproxy.decision import Cause, Decision, Fetch, Serve
+from edgeproxy.decision import Cause, Decision, Delay, Fetch, Serve
 from edgeproxy.http.codings import with_known_codings
 from edgeproxy.http.last_hop import LIMITED, LastHop, max_forwards
 from edgeproxy.http.message import Field, Headers, Request, Response
@@ -282,10 +282,13 @@ def _with_known_codings(request: Request) -> Request:
     )
 
 
-def decide(visit: Visit, ctx: Context) -> Decision:
-    """What to do with this request. A policy that raises fails open or closed, as it declares."""
+def decide(visit: Visit, ctx: Context, *, resumed: bool = False) -> Decision:
+    """What to do with this request. A policy that raises fails open or closed, as it declares.
+
+    `resumed`: a Delay is over; the policies have been asked.
+    """
     route = visit.route
-    if route.steps:
+    if route.steps and not resumed:
         recollection = visit.recollection
         if recollection is not None and ctx.notes is None and recollection.holds(ctx.wall):
             refused = _recalled(visit, recollection, ctx)
@@ -293,6 +296,8 @@ def decide(visit: Visit, ctx: Context) -> Decision:
             refused = _asked(visit, ctx)
         if refused is not None:
             return refused
+        if ctx.delay:
+            return Delay(ctx.delay)
     if ctx.rewritten is not None:
         visit = visit.onward(ctx.rewritten)
     named = ctx.origin_named

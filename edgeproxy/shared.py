@@ -17,12 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproxy import __version__
+from edgeproxy.bucket_file import kept_table
 from edgeproxy.cache.store import HELD
 from edgeproxy.config import Config, read_config
 from edgeproxy.config_file import parse
+from edgeproxy.config_sections import RateLimitTable
 from edgeproxy.flight_table import FlightTable
 from edgeproxy.observe.cells import Cells, encode_series
 from edgeproxy.policies.bucket_table import BucketTable
+from edgeproxy.policies.in_flight_table import InFlightTable
 from edgeproxy.purge_log import PurgeLog
 
 logger = logging.getLogger("edgeproxy.shared")
@@ -33,11 +36,13 @@ HEALTH_BYTES = 65_536  # servers whose health can be shared; more than any confi
 class Shared:
     """Slots 0 to n-1 belong to the workers, n to the control process, n+1 to the supervisor."""
 
-    def __init__(self, path: Path, workers: int) -> None:
+    def __init__(self, path: Path, workers: int, limits: RateLimitTable | None = None) -> None:
+        """`limits` says how large the table of the rate limits is and where it is kept."""
         self.path = path
         self.workers = workers
         self.cells = Cells(workers + 2)
-        self.buckets = BucketTable(shared=workers > 1)
+        self.buckets = _bucket_table(limits or RateLimitTable(), shared=workers > 1)
+        self.in_flight = InFlightTable(workers + 2, shared=workers > 1)
         self.purge_log = PurgeLog()
         self.held = memoryview(mmap.mmap(-1, HELD))
         self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))
@@ -48,9 +53,9 @@ class Shared:
         self._generation = 0
 
     @classmethod
-    def create(cls, path: Path, workers: int) -> Shared:
-        """Everything, for so many workers. Raises OSError when the file cannot be read."""
-        shared = cls(path, workers)
+    def create(cls, path: Path, workers: int, limits: RateLimitTable | None = None) -> Shared:
+        """Everything, for so many workers. Raises OSError when a file cannot be read or made."""
+        shared = cls(path, workers, limits)
         shared.publish(path.read_bytes())
         return shared
 
@@ -82,6 +87,7 @@ class Shared:
         self.cells.clear_gauges(slot)
         if self.links is not None:
             self.links.flights.clear(slot)
+        self.in_flight.forget(slot)
         if slot < self.workers:
             self._slot.counter("edgeproxy_worker_restarts_total").inc()
 
@@ -141,6 +147,12 @@ def _listener(path: str) -> socket.socket:
     listener.listen(1024)
     listener.setblocking(False)
     return listener
+
+
+def _bucket_table(limits: RateLimitTable, *, shared: bool) -> BucketTable:
+    if limits.file is None:
+        return BucketTable(limits.keys, shared=shared)
+    return kept_table(Path(limits.file), limits.keys, shared=shared)
 
 
 def _anonymous_file() -> int:

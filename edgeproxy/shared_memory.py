@@ -37,13 +37,14 @@ class Segment:
     read or write is whole). `lock(stripe)` waits for a byte-range lock of that number and
     `unlock(stripe)` drops it; pair them with try/finally. They are C-level partials because the
     rate limiter pays them per request.
-    With `locking=False` (one worker) both do nothing. Raises OSError when memory is refused.
+    With `locking=False` (one worker) both do nothing. `file` is the descriptor of a file to map in the
+    place of memory: what is written outlives the processes. Raises OSError when memory is refused.
     """
 
     __slots__ = ("_lock_fd", "buffer", "cells", "lock", "unlock")
 
-    def __init__(self, size: int, *, locking: bool = True) -> None:
-        self.buffer = mmap.mmap(-1, size)
+    def __init__(self, size: int, *, locking: bool = True, file: int = -1) -> None:
+        self.buffer = mmap.mmap(file, size)
         self.cells = memoryview(self.buffer).cast("Q")
         self._lock_fd = -1
         self.lock: Callable[[int], object] = _no_lock

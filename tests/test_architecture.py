@@ -53,7 +53,7 @@ LAYERS = [
     {"job"},
     {"recording"},
     {"fetch", "config_*"},
-    {"config", "hallway"},
+    {"config", "hallway", "bucket_file"},
     {"shared", "admin", "origins"},
     {"build"},
     {"explain", "app", "server", "demo"},
@@ -63,6 +63,7 @@ LAYERS = [
 APART = {"cache", "policies", "origin"}  # never import each other
 SHARED = {
     "bucket_table",
+    "in_flight_table",
     "identify",
     "field_names",
     "redirect_target",

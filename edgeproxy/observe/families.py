@@ -143,7 +143,12 @@ FAMILIES: dict[str, Family] = {
     "edgeproxy_jwt_revocation_failures_total": _counter(
         "Changes of the list of revoked tokens that could not be read whole.", "provider"
     ),
-    "edgeproxy_rate_limit_table_evictions_total": _counter("Buckets dropped because the table was full."),
+    "edgeproxy_rate_limit_delayed_total": _counter("Requests that waited for their turn.", "route"),
+    "edgeproxy_rate_limit_table_evictions_total": _counter(
+        "Buckets that made room for others: `idle` ones, which were full again, and `early` ones, which "
+        "forgot what was spent.",
+        "kind",
+    ),
     # The edge itself
     "edgeproxy_config_reload_success": _max("1 if the last reload was accepted, else 0."),
     "edgeproxy_config_generation": _max("How many configurations were accepted since the start."),

@@ -42,7 +42,18 @@ class RouteMeters:
     `results` is the closed set of cache results: `[cause.word for cause in Cause]`.
     """
 
-    __slots__ = ("_buckets", "_codes", "_refusals", "_results", "_sent", "_slot", "_sum", "_values", "route")
+    __slots__ = (
+        "_buckets",
+        "_codes",
+        "_delayed",
+        "_refusals",
+        "_results",
+        "_sent",
+        "_slot",
+        "_sum",
+        "_values",
+        "route",
+    )
 
     def __init__(self, slot: Slot, route: str, results: Iterable[bytes]) -> None:
         self.route = route
@@ -59,6 +70,7 @@ class RouteMeters:
         self._sum = durations.sum
         self._sent = slot.column("edgeproxy_response_bytes_total", route=route)
         self._refusals: dict[tuple[str, str], Counter] = {}
+        self._delayed: Counter | None = None
 
     def record(self, status: int, result: bytes, seconds: float, sent: int) -> None:
         """Count one answer. `status` 100-999, `result` one of `results`, `sent` bytes of body."""
@@ -80,6 +92,12 @@ class RouteMeters:
                 "edgeproxy_policy_refusals_total", route=self.route, policy=policy, reason=reason or "-"
             )
         counter.inc()
+
+    def delayed(self) -> None:
+        """Count a request that a limit made wait."""
+        if self._delayed is None:
+            self._delayed = self._slot.counter("edgeproxy_rate_limit_delayed_total", route=self.route)
+        self._delayed.inc()
 
     def decided(self, policy: str, decision: str, reason: str) -> None:
         """Count what a policy in shadow mode would have done."""

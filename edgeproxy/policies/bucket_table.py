@@ -47,6 +47,11 @@ class Grant:
     reset: int  # until the bucket is full again
 
 
+def bytes_for(entries: int) -> int:
+    """Bytes of a table of so many buckets."""
+    return -(-entries // _WAYS) * _SET_BYTES
+
+
 @record
 class Evictions:
     """How often a full set gave a bucket up: `idle` ones lost nothing, `early` ones were refilled."""
@@ -63,12 +68,18 @@ class BucketTable:
     """
 
     def __init__(
-        self, entries: int = DEFAULT_ENTRIES, *, shared: bool = True, secret: bytes | None = None
+        self,
+        entries: int = DEFAULT_ENTRIES,
+        *,
+        shared: bool = True,
+        secret: bytes | None = None,
+        file: int = -1,
     ) -> None:
+        """`file` is the descriptor of an open file of `bytes_for(entries)` or more, which then holds them."""
         if entries < 1:
             raise ValueError(f"a bucket table needs at least one entry, not {entries}")
         self._sets = -(-entries // _WAYS)
-        self._segment = Segment(self._sets * _SET_BYTES, locking=shared)
+        self._segment = Segment(self._sets * _SET_BYTES, locking=shared, file=file)
         self._hash = blake2b(key=os.urandom(16) if secret is None else secret, digest_size=_DIGEST)
         self._cells = self._segment.cells
         self._find = self._segment.buffer.find
@@ -117,10 +128,49 @@ class BucketTable:
             self._unlock(index)
         return _refusal(owed, after, interval, capacity)
 
+    def spend(self, key: BucketKey, step: int, most: int, ceiling: int, now: int) -> tuple[int, bool]:
+        """(nanoseconds owed before, whether `step` more was spent): spent when that makes `most` at the
+        most. More than `ceiling` cannot be owed: it counts as `most`."""
+        digest, index = key
+        self._lock(index)
+        try:
+            cell = self._cell(digest, index)
+            owed = max(self._cells[cell] - now, 0) if cell >= 0 else 0
+            if owed > ceiling + _SKEW:  # as in `take`: empty, not stuck
+                owed = most
+                self._cells[cell] = now + owed
+            if owed + step > most:
+                return owed, False
+            if cell < 0:
+                cell = self._claim(digest, index, now)
+            self._cells[cell] = now + owed + step
+            return owed, True
+        finally:
+            self._unlock(index)
+
+    def charge(self, key: BucketKey, step: int, ceiling: int, now: int) -> None:
+        """Spend `step` whatever is left, up to `ceiling` owed: for costs that are known afterwards."""
+        digest, index = key
+        self._lock(index)
+        try:
+            cell = self._cell(digest, index)
+            if cell < 0:
+                cell = self._claim(digest, index, now)
+            owed = max(self._cells[cell] - now, 0)
+            self._cells[cell] = now + max(owed, min(owed + step, ceiling))
+        finally:
+            self._unlock(index)
+
+    def owed(self, key: BucketKey, now: int) -> int:
+        """Nanoseconds until the bucket is full again. Takes no lock."""
+        digest, index = key
+        cell = self._cell(digest, index)
+        return max(self._cells[cell] - now, 0) if cell >= 0 else 0
+
     def peek(self, key: BucketKey, cost: int, interval: int, burst: int, now: int) -> Grant:
         """What `take` would say; spends nothing and takes no lock."""
         capacity = burst * interval
-        owed = self._owed(key, now)
+        owed = self.owed(key, now)
         if owed > capacity + _SKEW:
             owed = capacity
         after = owed + cost * interval
@@ -131,12 +181,10 @@ class BucketTable:
     def give_back(self, key: BucketKey, cost: int, interval: int) -> None:
         """Undo a `take` of the same instant: another limit of the same request refused."""
         digest, index = key
-        base = index * _SET_BYTES
         self._lock(index)
         try:
-            at = self._find(digest, base, base + _KEYS_BYTES)
-            if at >= 0:  # else evicted since: then it is full anyway
-                cell = index * _SET_CELLS + _TAT + (at - base) // _DIGEST
+            cell = self._cell(digest, index)
+            if cell >= 0:  # else evicted since: then it is full anyway
                 self._cells[cell] = max(self._cells[cell] - cost * interval, 0)
         finally:
             self._unlock(index)
@@ -149,13 +197,11 @@ class BucketTable:
         """Give the memory back; the table cannot be used afterwards."""
         self._segment.close()
 
-    def _owed(self, key: BucketKey, now: int) -> int:
-        digest, index = key
+    def _cell(self, digest: bytes, index: int) -> int:
+        """The TAT cell of a digest in its set; -1 when it has none."""
         base = index * _SET_BYTES
         at = self._find(digest, base, base + _KEYS_BYTES)
-        if at < 0:
-            return 0
-        return max(self._cells[index * _SET_CELLS + _TAT + (at - base) // _DIGEST] - now, 0)
+        return index * _SET_CELLS + _TAT + (at - base) // _DIGEST if at >= 0 else -1
 
     def _claim(self, digest: bytes, index: int, now: int) -> int:
         """The TAT cell of the way that now belongs to `digest`. Called with the set locked."""

@@ -4,7 +4,7 @@ A policy that has none of them is asked directly; nothing stands before it.
 
 Rule of the shadow: the policy decides, is counted and logged, and leaves no trace in request or answer.
 What it found out (place, claims) stays known; what it would have told the origin, the client or the
-cache key is dropped. Fields that it keeps clients from sending stay kept from them.
+cache key is dropped, and so is a delay. Fields that it keeps clients from sending stay kept from them.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Guarded:
     def _watch(self, request: Request, ctx: Context) -> None:
         """Ask, count, and undo."""
         kept: Any = (
-            ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten, ctx.exposures,
+            ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten,
+            ctx.exposures, ctx.delay,
         )  # fmt: skip
         edits = len(ctx.to_origin), len(ctx.to_client)
         ctx.variants = dict(ctx.variants)
@@ -76,7 +77,8 @@ class Guarded:
         except Exception as error:  # it must not hurt anybody; that it fails is what a shadow shows
             decision, reason = "shadow-error", type(error).__name__
         (
-            ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten, ctx.exposures,
+            ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten,
+            ctx.exposures, ctx.delay,
         ) = kept  # fmt: skip
         del ctx.to_origin[edits[0] :], ctx.to_client[edits[1] :]
         if ctx.notes is not None:

@@ -304,6 +304,7 @@ class EdgeProtocol(RequestReader):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.lost()
+            self.hall.over(exchange, steady())
             if exchange.started:  # what is under way must not be mixed with ours
                 self.transport.abort()
                 return

@@ -84,6 +84,7 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "server.workers": (old.server.workers, new.server.workers),
         "server.access_log": (old.server.access_log, new.server.access_log),
         "admin.listen": (old.admin.listen, new.admin.listen),
+        "rate_limit_table": (old.rate_limit_table, new.rate_limit_table),
     }
     return [name for name, (before, after) in pairs.items() if before != after]
 
@@ -97,7 +98,7 @@ class Supervisor:
         self._workers = worker_count(config)
         self._sockets = [[bind(one.address) for one in config.server.listen] for _ in range(self._workers)]
         self._admin = [bind(config.admin.listen)] if config.admin.listen is not None else []
-        self._shared = Shared.create(path, self._workers)
+        self._shared = Shared.create(path, self._workers, config.rate_limit_table)
         self._children: dict[int, Child] = {}
         self._restarts: dict[int, int] = {}
         self._due: dict[int, float] = {}  # slot -> when it may start again

@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 from edgeproxy.app import EdgeApp
 from edgeproxy.build import Parts
 from edgeproxy.clock import steady
+from edgeproxy.config import load_config
 from edgeproxy.errors import ConfigError
 from edgeproxy.hallway import Hallway
 from edgeproxy.server.peer_door import serve_peers
@@ -44,7 +45,7 @@ class Worker:
     @classmethod
     def alone(cls, path: Path) -> Worker:
         """The only process: under another ASGI server, or mounted in another app."""
-        shared = Shared.create(path, 1)
+        shared = Shared.create(path, 1, load_config(path).rate_limit_table)
         worker = cls(shared, 0)
         shared.accepted()
         return worker

@@ -15,7 +15,10 @@ from pydantic import ValidationError
 from edgeproxy.context import Context, Edit, Note, Op, Verdict
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.policies.bucket_table import BucketTable
-from edgeproxy.policies.rate_limit import RateLimit, RateLimiter, bucket_address
+from edgeproxy.policies.in_flight_table import InFlightTable
+from edgeproxy.policies.rate_limit import RateLimiter
+from edgeproxy.policies.rate_limit_key import bucket_address
+from edgeproxy.policies.rate_limit_rule import RateLimit
 
 NOW = 1_790_000_000.0
 
@@ -40,7 +43,8 @@ def known(
 
 
 def limiter(table: BucketTable, **limits: dict[str, Any]) -> RateLimiter:
-    return RateLimiter({name: RateLimit.model_validate(limit) for name, limit in limits.items()}, table)
+    made = {name: RateLimit.model_validate(limit) for name, limit in limits.items()}
+    return RateLimiter(made, table, InFlightTable(2, shared=False))
 
 
 def status(policy: RateLimiter, request: Request, ctx: Context) -> int:
@@ -332,7 +336,13 @@ def test_explaining_spends_nothing_and_tells_what_would_happen(table: BucketTabl
         ctx.notes = []
         assert policy(ask(), ctx) is None
         assert ctx.notes == [
-            Note("rate_limit", Verdict.ALLOW, "l: 0 left after this one (1 at once, one more each 60 s)")
+            Note(
+                "rate_limit",
+                Verdict.ALLOW,
+                "l: 0 left after this one (1 at once, one more each 60 s)",
+                "rate_limits.l",
+                (("client_ip", "203.0.113.7"),),
+            )
         ]
         assert [edit.name for edit in ctx.to_client] == [b"RateLimit-Policy", b"RateLimit"]
     assert status(policy, ask(), known()) == 0
