@@ -23,7 +23,7 @@ class Effects:
 
     place: Place | None
     claims: Mapping[str, Any] | None
-    variants: tuple[tuple[str, str], ...]
+    variants: dict[str, str]
     key_parts: tuple[bytes, ...]
     to_origin: tuple[Edit, ...]
     to_client: tuple[Edit, ...]
@@ -36,7 +36,7 @@ class Effects:
         if self.claims is not None:
             ctx.claims = self.claims
         if self.variants:
-            ctx.variants.update(self.variants)
+            ctx.variants = self.variants.copy()  # all there are by then; a later policy may add
         if self.key_parts:
             ctx.key_parts += self.key_parts
         if self.to_origin:
@@ -119,7 +119,7 @@ class Recorder:
         effects = Effects(
             ctx.place,
             ctx.claims,
-            tuple(ctx.variants.items()),
+            dict(ctx.variants),
             ctx.key_parts[key_parts:],
             tuple(ctx.to_origin[to_origin:]),
             tuple(ctx.to_client[to_client:]),
