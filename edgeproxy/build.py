@@ -37,7 +37,7 @@ from edgeproxy.origin.upstream import Upstream
 from edgeproxy.origins import publish_upstream
 from edgeproxy.peers import NAME as OTHER_WORKERS
 from edgeproxy.peers import Peers, link
-from edgeproxy.pipeline import Edge, Match, Refuse, Route, RouteTable, TunnelRule
+from edgeproxy.pipeline import Edge, Match, Route, RouteTable, TunnelRule
 from edgeproxy.policies.ab import AbTest
 from edgeproxy.policies.condition import condition
 from edgeproxy.policies.geo import Geo, GeoRule, Locate
@@ -46,7 +46,9 @@ from edgeproxy.policies.guard import Guarded
 from edgeproxy.policies.headers import HeaderEdits, HeadersRule
 from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtProvider, JwtRule, configured_keys
 from edgeproxy.policies.keyed import Keyed
+from edgeproxy.policies.purge_method import PurgeByMethod
 from edgeproxy.policies.rate_limit import RateLimiter
+from edgeproxy.purge_log import PurgeKind
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
 from edgeproxy.tunnel import Tunnels, upgradable
@@ -229,7 +231,7 @@ class Parts:
             ident=ident,
             signature=signature,
             signature_lines=render_fields(signature),
-            routes=RouteTable(routes, self._refused),
+            routes=RouteTable(routes, self._refused, self._purge_route()),
             store=self.store,
             client_address=self.trusted.client_address,
             says_https=self.trusted.says_https,
@@ -312,7 +314,18 @@ class Parts:
             return RateLimiter(limits, shared.buckets, shared.in_flight, self._number, self.config.geo.groups)
         return AbTest({name: self.config.experiments[name] for name in names}, groups=self.config.geo.groups)
 
-    def _refused(self, refuse: Refuse) -> Route:
+    def _purge_route(self) -> Route | None:
+        section = self.config.cache.purge_method
+        if section is None or section.token is None:
+            return None
+
+        def append(location: bytes, soft: bool) -> int:
+            self.slot.counter("edgeproxy_purges_total", kind=PurgeKind.URL.word).inc()
+            return self.shared.purge_log.append(PurgeKind.URL, location, soft)
+
+        return self._refused(PurgeByMethod(section.clients, section.token.get_secret_value(), append))
+
+    def _refused(self, refuse: Policy) -> Route:
         return Route(
             name="-",
             policies=(refuse,),

@@ -164,6 +164,13 @@ def purge(
     done = _ask_admin(admin, token, "/purge", {**named, "soft": soft})
     how = "made stale" if done.get("soft") else "purged"
     click.echo(f"{how}: {done.get('purged')} {done.get('value')}".rstrip())
+    workers = done.get("workers")
+    if isinstance(workers, Mapping):
+        count = cast("Mapping[str, object]", workers)
+        said = (
+            f"{done.get('responses')} responses in {count.get('reached')} of {count.get('running')} workers"
+        )
+        click.echo(said)
 
 
 @main.command()

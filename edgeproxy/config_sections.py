@@ -19,6 +19,7 @@ from pydantic import (
 from edgeproxy.cache.rule import TAG_FIELDS
 from edgeproxy.errors import RequestError
 from edgeproxy.http.target import normalise_path
+from edgeproxy.policies.purge_method import PurgeMethod
 from edgeproxy.units import Above0, AddressField, Model, NetworkField, Size
 
 _HOST = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
@@ -160,6 +161,8 @@ class CacheStore(Model):
     """Response fields with the tags that a purge may name: words of Surrogate-Key, members of Cache-Tag."""
     strip_tags: bool = False
     """Keep those fields from clients."""
+    purge_method: PurgeMethod | None = None
+    """Who may send PURGE to the public listener; `null` for nobody."""
 
     @model_validator(mode="after")
     def _fits(self) -> CacheStore:

@@ -120,13 +120,19 @@ class Match:
 class RouteTable:
     """Routes in YAML order; the first whose host, path and method match wins."""
 
-    def __init__(self, routes: Iterable[tuple[Match, Route]], refused: Callable[[Refuse], Route]) -> None:
-        """`refused` wraps a Refuse into the route that metrics and logs call `-`."""
+    def __init__(
+        self,
+        routes: Iterable[tuple[Match, Route]],
+        refused: Callable[[Refuse], Route],
+        purge: Route | None = None,
+    ) -> None:
+        """`refused` wraps a Refuse into the route that metrics and logs call `-`; `purge` takes PURGE."""
         self._rows = [
             (match.hosts, tuple(compile_path(path) for path in match.paths), match.methods, route)
             for match, route in routes
         ]
         self._refused = refused
+        self._purge = purge
         self._unknown_host = refused(
             Refuse("route", 404, "no-route", "No route of this edge serves that host and path.")
         )
@@ -134,6 +140,8 @@ class RouteTable:
 
     def find(self, request: Request) -> Route:
         """The route of a request; a route that refuses (404, 405 with Allow) when there is none."""
+        if self._purge is not None and request.method == b"PURGE":
+            return self._purge
         rows = self._by_host.get(request.host)
         if rows is None:
             rows = self._rows_of(request.host)

@@ -277,10 +277,14 @@ def test_explain_refuses_what_is_no_header(use, yaml):
 @respx.mock
 def test_purge_posts_to_the_admin_api_with_the_token(arguments, document):
     done = {"purged": "tag", "value": "news", "soft": document["soft"]}
+    done |= {"workers": {"reached": 2, "running": 2}, "responses": 7}
     route = respx.post("http://127.0.0.1:9900/purge").respond(200, json=done)
     result = call("purge", *arguments, env={"EDGEPROXY_ADMIN_TOKEN": "t0ken"})
     assert result.exit_code == 0
-    assert result.output == f"{'made stale' if document['soft'] else 'purged'}: tag news\n"
+    assert (
+        result.output
+        == f"{'made stale' if document['soft'] else 'purged'}: tag news\n7 responses in 2 of 2 workers\n"
+    )
     request = route.calls.last.request
     assert json.loads(request.content) == document
     assert request.headers["authorization"] == "Bearer t0ken"

@@ -7,6 +7,7 @@ Rule 2: liveness says that this process runs, and depends on nothing else (A170)
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 import time
@@ -31,6 +32,8 @@ from edgeproxy.observe.metrics import render
 from edgeproxy.purge_log import PurgeLog
 
 MAX_BODY = 64 * 1024
+PURGE_WAIT = 0.5  # seconds an answer waits for the workers; then it says how many it did not hear from
+PURGE_LOOKS = 50
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeproxy {version}</title>
 <style>body{{font:16px/1.6 system-ui,sans-serif;max-width:42rem;margin:10vh auto;padding:0 1rem}}</style>
@@ -62,6 +65,7 @@ class AdminState:
     revoke: Callable[[str, Mapping[str, object]], None]  # (provider, line); KeyError, ValueError or OSError
     origins: Callable[[], Mapping[str, object]]  # of every origin: its servers, and what is believed of them
     config: Callable[[], Mapping[str, object]]  # secrets already masked
+    workers: Callable[[], int]  # that take traffic, and will hear of a purge
     started_at: float  # wall clock, epoch seconds
     clock: Callable[[], float] = field(default=time.time)
 
@@ -121,7 +125,19 @@ class _Api:
         position = self._state.purge_log.append(purge.kind, purge.value, purge.soft)
         self._state.slot.counter("edgeproxy_purges_total", kind=purge.kind.word).inc()
         value = purge.value.decode("utf-8", "backslashreplace")
-        return _json({"purged": purge.kind.word, "value": value, "soft": purge.soft, "position": position})
+        done = {"purged": purge.kind.word, "value": value, "soft": purge.soft, "position": position}
+        return _json(done | await self._reached(purge.value, position))
+
+    async def _reached(self, value: bytes, position: int) -> dict[str, object]:
+        """How many workers applied it, and how many responses that was. They look every 50 ms."""
+        workers = self._state.workers()
+        reached = responses = 0
+        for _ in range(PURGE_LOOKS):
+            reached, responses = self._state.purge_log.reached(value, position)
+            if reached >= workers:
+                break
+            await asyncio.sleep(PURGE_WAIT / PURGE_LOOKS)
+        return {"workers": {"reached": reached, "running": workers}, "responses": responses}
 
     async def revoke(self, request: Request) -> Response:
         try:

@@ -42,6 +42,7 @@ class Control:
             revoke=self._revoke,
             origins=self._origins,
             config=self._config,
+            workers=shared.ready_workers,
             started_at=shared.started_at,
         )
         self.app = admin_app(self._state)

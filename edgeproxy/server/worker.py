@@ -28,6 +28,7 @@ from edgeproxy.shared import Shared
 logger = logging.getLogger("edgeproxy.worker")
 
 SWEEP = 0.5  # seconds between two looks at the client connections' deadlines
+PURGE_CHECK = 0.05  # seconds between two looks at the purge log while there are no requests
 LOG_INTERVAL = 0.02
 LAG_WARNING = 0.1  # seconds the loop may be late before it is worth a line in the log
 
@@ -58,7 +59,13 @@ class Worker:
         """Start the feeds and the sweepers. The first JWKS and geo database are there before traffic is."""
         await self.parts.warm_up()
         self._start_feeds()
-        for job in (self._sweep(), self.parts.sweeper.run(), self._publish(), self._write_log()):
+        for job in (
+            self._sweep(),
+            self.parts.sweeper.run(),
+            self._publish(),
+            self._keep_up(),
+            self._write_log(),
+        ):
             self._spawn(self._tasks, job)
 
     async def stop(self) -> None:
@@ -121,6 +128,12 @@ class Worker:
                 logger.warning("the event loop of slot %d was blocked for %.0f ms", self.slot, lag * 1000)
             self.hall.sweep()
             self.hall.fetcher.sweep(steady())
+
+    async def _keep_up(self) -> None:
+        """Purges reach a worker that nobody asks anything, too."""
+        while True:
+            await asyncio.sleep(PURGE_CHECK)
+            self.parts.store.keep_up()
 
     async def _publish(self) -> None:
         """Cache and origin figures into the shared cells, once a second."""

@@ -12,6 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgeproxy import __version__
 from edgeproxy.admin.app import MAX_BODY, AdminState, admin_app
 from edgeproxy.admin.explain import Explanation
+from edgeproxy.cache.memory import MemoryStore
+from edgeproxy.cache.purge import apply_purges
 from edgeproxy.errors import RequestError
 from edgeproxy.observe.cells import Cells
 from edgeproxy.purge_log import PurgeKind, PurgeLog
@@ -51,6 +53,7 @@ def state() -> AdminState:
         revoke=revoke,
         origins=lambda: {"main": {"servers": []}},
         config=lambda: {"admin": {"token": "***"}},
+        workers=lambda: 0,
         started_at=1000.0,
         clock=lambda: 1012.5,
     )
@@ -162,10 +165,31 @@ async def test_a_purge_is_appended_and_counted(client, state, scheme):
     answer = await client.post("/purge", json={"url": "http://A.example/x", "soft": True}, headers=headers)
     assert answer.status_code == 200
     position = state.purge_log.position
-    assert answer.json() == {"purged": "url", "value": "a.example/x", "soft": True, "position": position}
+    assert answer.json() == {
+        "purged": "url", "value": "a.example/x", "soft": True, "position": position,
+        "workers": {"reached": 0, "running": 0}, "responses": 0,
+    }  # fmt: skip
     [purge] = state.purge_log.since(0)[0]
     assert (purge.kind, purge.value, purge.soft) == (PurgeKind.URL, b"a.example/x", True)
     assert 'edgeproxy_purges_total{kind="url"} 1.0' in (await client.get("/metrics")).text
+
+
+async def test_a_purge_says_how_many_it_reached_and_does_not_wait_for_ever(client, state, monkeypatch):
+    monkeypatch.setattr("edgeproxy.admin.app.PURGE_WAIT", 0.0)
+    stores = [MemoryStore(10**6), MemoryStore(10**6)]
+
+    class Applied(PurgeLog):
+        def append(self, kind: PurgeKind, value: bytes, soft: bool = False) -> int:
+            position = super().append(kind, value, soft)
+            for store in stores:
+                apply_purges(store, self, 0.0)
+            return position
+
+    state.purge_log = Applied()
+    for workers in (2, 3):
+        state.workers = lambda workers=workers: workers
+        answer = await client.post("/purge?all=1", headers=KNOWN)
+        assert answer.json()["workers"] == {"reached": 2, "running": workers}
 
 
 async def test_a_purge_may_stand_in_the_query(client, state):
