@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from typing import Any, cast
 
 from pydantic import ValidationError
@@ -18,6 +19,7 @@ from edgeproxy.config import Route as RouteSection
 from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause
 from edgeproxy.errors import ConfigError
+from edgeproxy.feeds.exposures import ExposureSink, exposure_sinks
 from edgeproxy.feeds.geo_database import GeoFeed
 from edgeproxy.feeds.jwks import JwksFeed
 from edgeproxy.feeds.revocations import RevocationFeed
@@ -28,6 +30,7 @@ from edgeproxy.http.wire import render_fields
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.outcome import DoorMeters, OriginMeters, RouteMeters
+from edgeproxy.observe.trials import TrialMeters
 from edgeproxy.observe.tunnels import TunnelMeters
 from edgeproxy.origin.choose import OriginChoice
 from edgeproxy.origin.request import forwarding
@@ -55,6 +58,7 @@ from edgeproxy.tunnel import Tunnels, upgradable
 
 logger = logging.getLogger("edgeproxy.build")
 RESULTS = [cause.word for cause in Cause]
+LAST_FLUSH = 3.0  # seconds that exposures may take to be written when the process ends
 Feed = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -93,13 +97,18 @@ class Parts:
         self.edge = self._build_edge()
         if previous is not None and slot == 0:
             _warn_of_moves(previous.config, config)
+        self.sinks = self._build_sinks(previous) if logs else []
+        shares = {name: experiment.shares for name, experiment in config.experiments.items()}
+        self.trials = TrialMeters(self.slot, shares, shared.seen, self.sinks)
         limits = Limits(**dict(config.server.limits))
         if previous is None:
             forwarded, peers = self.trusted.forwarded_fields, self._peers(slot)
             tunnels = Tunnels(TunnelMeters(self.slot), self.sweeper)
             fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, tunnels, peers)
             prefix = f"{config.edge.pop}-{slot:x}{int(shared.started_at):x}-"
-            self.hall = Hallway(self.edge, limits, fetcher, self.meters, self.log, prefix, shared.purge_log)
+            self.hall = Hallway(
+                self.edge, limits, fetcher, self.meters, self.log, prefix, shared.purge_log, self.trials
+            )
             self.hall.proxy_protocol_ports = frozenset(
                 one.address.port for one in config.server.listen if one.proxy_protocol
             )
@@ -111,6 +120,7 @@ class Parts:
         """Put this configuration in force; requests in flight keep the one they began with."""
         self.hall.edge = self.edge
         self.hall.limits = self._limits
+        self.hall.trials = self.trials
         self.hall.fetcher.adopt(self.upstreams, self.trusted.forwarded_fields, self._origin_meters)
         self.store.resize(self.config.cache.memory)
 
@@ -140,6 +150,7 @@ class Parts:
         for name, listed in self._revocations.items():
             gauge("edgeproxy_jwt_revocations", provider=name).set(len(listed.revoked.value))
             values[column("edgeproxy_jwt_revocation_failures_total", provider=name)] = listed.failures
+        self.trials.publish()
         database = self.geo.value
         if database is not None:
             gauge("edgeproxy_geo_database_age_seconds").set(database.built_at)
@@ -151,13 +162,17 @@ class Parts:
         """Close the origin connections that the successor did not take over."""
         kept = set(map(id, successor.upstreams.values()))
         await asyncio.gather(
-            *[upstream.close() for upstream in self.upstreams.values() if id(upstream) not in kept]
+            *[upstream.close() for upstream in self.upstreams.values() if id(upstream) not in kept],
+            *[sink.flush() for sink in self.sinks if sink not in successor.sinks],
         )
 
     async def close(self) -> None:
         """The end of the process: nothing is in flight any more."""
         await self.hall.fetcher.close()
         await asyncio.gather(*[upstream.close(patience=0.0) for upstream in self.upstreams.values()])
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_FLUSH):
+                await asyncio.gather(*[sink.flush() for sink in self.sinks])
         if self.log is not None:
             self.log.close()
 
@@ -219,6 +234,16 @@ class Parts:
                 self.feeds.append(listed.run)
                 revoked = listed.revoked
             self.issuers[name] = Issuer(name, provider, keys, poke, revoked)
+
+    def _build_sinks(self, previous: Parts | None) -> list[ExposureSink]:
+        """Where exposures go; kept as they are, with what they hold, while their section stays the same."""
+        section = self.config.exposures
+        if previous is not None and previous.config.exposures == section:
+            sinks = previous.sinks
+        else:
+            sinks = exposure_sinks(section, self.config.edge.id, self.slot)
+        self.feeds += [sink.run for sink in sinks]
+        return sinks
 
     # --- routes
 

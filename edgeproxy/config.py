@@ -32,6 +32,7 @@ from edgeproxy.config_sections import (
 from edgeproxy.config_tree import Document
 from edgeproxy.config_walk import MOST_ROUTES
 from edgeproxy.errors import ConfigError
+from edgeproxy.feeds.exposure_settings import ExposureSection
 from edgeproxy.origin.choose import OriginRule
 from edgeproxy.origin.settings import Origin
 from edgeproxy.policies.ab_rule import Experiment
@@ -177,6 +178,8 @@ class Config(Model):
     """Who issues tokens: name -> issuer."""
     experiments: dict[Name, Experiment] = Field(default_factory=dict, max_length=256)
     """A/B tests: name -> variants."""
+    exposures: ExposureSection = ExposureSection()
+    """Where it is written down who saw which variant."""
     rate_limits: dict[Name, RateLimit] = Field(default_factory=dict, max_length=256)
     """Limits: name -> rate, quota, or requests in flight."""
     rate_limit_table: RateLimitTable = RateLimitTable()

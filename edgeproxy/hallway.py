@@ -58,6 +58,12 @@ class DoorMeters(Protocol):
     def failed(self) -> None: ...
 
 
+class TrialMeters(Protocol):
+    """What the hallway counts of requests with variants."""
+
+    def record(self, request: Request, ctx: Context, status: int, seconds: float, policy: str) -> None: ...
+
+
 class Finished(Protocol):
     """What `observe` needs of an answer that is over; both doors' exchanges have it."""
 
@@ -81,11 +87,13 @@ class Hallway:
         log: AccessLog | None,
         prefix: str,
         purge_log: PurgeLog,
+        trials: TrialMeters,
     ) -> None:
         self.edge = edge
         self.limits = limits
         self.fetcher = fetcher
         self.log = log
+        self.trials = trials  # swapped by a reload
         self.draining = False
         self.connections: set[_Connection] = set()
         self.proxy_protocol_ports: frozenset[int] = frozenset()
@@ -197,6 +205,8 @@ class Hallway:
         visit.route.meters.record(status, serve.cause.word, seconds, sent)
         if serve.policy:
             visit.route.meters.refused(serve.policy, serve.reason or str(status))
+        if ctx.variants:
+            self.trials.record(visit.request, ctx, status, seconds, serve.policy)
         if self.log is not None:
             report = Report(serve.cause)
             report.policy, report.reason = serve.policy, serve.reason
@@ -212,6 +222,8 @@ class Hallway:
         meters.record(status, report.cause.word, duration, done.sent)
         if report.policy:
             meters.refused(report.policy, report.reason or str(status))
+        if done.ctx.variants:
+            self.trials.record(done.visit.request, done.ctx, status, duration, report.policy)
         if ending and not report.error:
             report.error = ending
         if self.log is not None:

@@ -24,6 +24,7 @@ from edgeproxy.config_file import parse
 from edgeproxy.config_sections import RateLimitTable
 from edgeproxy.flight_table import FlightTable
 from edgeproxy.observe.cells import Cells, encode_series
+from edgeproxy.observe.seen import SeenUnits
 from edgeproxy.policies.bucket_table import BucketTable
 from edgeproxy.policies.in_flight_table import InFlightTable
 from edgeproxy.purge_log import PurgeLog
@@ -44,6 +45,7 @@ class Shared:
         self.buckets = _bucket_table(limits or RateLimitTable(), shared=workers > 1)
         self.in_flight = InFlightTable(workers + 2, shared=workers > 1)
         self.purge_log = PurgeLog()
+        self.seen = SeenUnits()
         self.held = memoryview(mmap.mmap(-1, HELD))
         self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))
         self.links = _links(workers)

@@ -54,7 +54,7 @@ LAYERS = [
     {"recording"},
     {"fetch", "config_*"},
     {"config", "hallway", "bucket_file"},
-    {"shared", "admin", "origins"},
+    {"shared", "admin", "experiments", "origins"},
     {"build"},
     {"explain", "app", "server", "demo"},
     {"cli"},

@@ -45,6 +45,7 @@ _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeprox
 <li><code>POST /revoke</code>: refuse a token that has not expired, by jti or sub *
 <li><code>/explain</code>: what would happen to a request, and why *
 <li><code>/origins</code>: the servers of every origin, and what is believed about them *
+<li><code>/experiments</code>: what became of the variants of every experiment *
 <li><code>/config</code>: the configuration in use, without its secrets *
 </ul><p>* needs <code>Authorization: Bearer &lt;admin.token&gt;</code>
 """
@@ -67,6 +68,7 @@ class AdminState:
     config: Callable[[], Mapping[str, object]]  # secrets already masked
     workers: Callable[[], int]  # that take traffic, and will hear of a purge
     started_at: float  # wall clock, epoch seconds
+    experiments: Callable[[], Mapping[str, object]] = dict  # how the variants of each do
     clock: Callable[[], float] = field(default=time.time)
 
 
@@ -91,6 +93,7 @@ def admin_app(state: AdminState) -> Starlette:
             Route("/revoke", api.guarded(api.revoke), methods=["POST"]),
             Route("/explain", api.guarded(api.explain), methods=["GET", "POST"]),
             Route("/origins", api.guarded(api.origins)),
+            Route("/experiments", api.guarded(api.experiments)),
             Route("/config", api.guarded(api.config)),
         ],
         exception_handlers={_ProblemError: _on_problem, HTTPException: _on_http_error, Exception: _on_crash},
@@ -174,6 +177,9 @@ class _Api:
 
     async def origins(self, request: Request) -> Response:
         return _json(self._state.origins())
+
+    async def experiments(self, request: Request) -> Response:
+        return _json(self._state.experiments())
 
     async def config(self, request: Request) -> Response:
         return _json(self._state.config())

@@ -137,6 +137,26 @@ FAMILIES: dict[str, Family] = {
     # Policies
     "edgeproxy_geo_lookups_total": _counter("Addresses looked up, by whether the database knew.", "result"),
     "edgeproxy_geo_database_age_seconds": _age("Since the geo database in use was built."),
+    "edgeproxy_experiment_requests_total": _counter(
+        "Answers to requests with a variant, by class of status.", "experiment", "variant", "code"
+    ),
+    "edgeproxy_experiment_duration_seconds": _histogram(
+        "As edgeproxy_request_duration_seconds, by variant.", "experiment", "variant"
+    ),
+    "edgeproxy_experiment_exposures_total": _counter(
+        "Units that saw the variant, each once; no robots, no forced variants.", "experiment", "variant"
+    ),
+    "edgeproxy_experiment_expected_total": _counter(
+        "Units that the weights would have given the variant.", "experiment", "variant"
+    ),
+    "edgeproxy_experiment_mismatch": _max(
+        "1 when the exposures cannot have come from the weights (chi-square, p < 0.001, 1,000 or more).",
+        "experiment",
+    ),
+    "edgeproxy_exposures_dropped_total": _counter(
+        "Exposures that were not written down: no room, or the collector refused them.", "sink"
+    ),
+    "edgeproxy_exposure_sink_failures_total": _counter("Failed writes of exposures.", "sink"),
     "edgeproxy_jwks_age_seconds": _age("Since the provider's keys were last fetched.", "provider"),
     "edgeproxy_jwks_failures_total": _counter("Failed fetches of a provider's keys.", "provider"),
     "edgeproxy_jwt_revocations": _max("Entries of the provider's list of revoked tokens.", "provider"),

@@ -15,6 +15,7 @@ from edgeproxy.admin.explain import Explanation
 from edgeproxy.build import Parts
 from edgeproxy.config import Config, dump
 from edgeproxy.errors import ConfigError
+from edgeproxy.experiments import experiments_report
 from edgeproxy.explain import explain
 from edgeproxy.feeds.revocations import revoke
 from edgeproxy.origin.health import HealthProber
@@ -41,6 +42,7 @@ class Control:
             ready=self._ready,
             revoke=self._revoke,
             origins=self._origins,
+            experiments=self._experiments,
             config=self._config,
             workers=shared.ready_workers,
             started_at=shared.started_at,
@@ -59,6 +61,9 @@ class Control:
     def _origins(self) -> Mapping[str, object]:
         config = self.parts.config
         return origins_report(self.shared.cells, config.origins, dict(self.shared.health_of(config)))
+
+    def _experiments(self) -> Mapping[str, object]:
+        return experiments_report(self.shared.cells, self.parts.config.experiments)
 
     def _config(self) -> Mapping[str, object]:
         return {"file": str(self.shared.path), "yaml": dump(self.parts.config)}
