@@ -12,53 +12,14 @@ from collections.abc import Iterable, Sequence
 
 from edgeproxy.context import Edit, Op
 from edgeproxy.errors import origin_error
+from edgeproxy.http.fields import NEVER_FORWARDED, nominated
 from edgeproxy.http.last_hop import LIMITED, max_forwards
 from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.http.wire import apply_edits
 from edgeproxy.record import record
 
-HOP_BY_HOP = frozenset(
-    [
-        b"connection",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy",  # httpoxy: CGI origins read it as HTTP_PROXY
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-connection",
-        b"te",
-        b"upgrade",
-    ]
-)
-FRAMING = frozenset([b"content-length", b"transfer-encoding"])
-NEVER_FORWARDED = HOP_BY_HOP | FRAMING
 # Host is set by the origin's mode, Expect by the caller; Trailer because request trailers end here.
 _NEVER_SENT = NEVER_FORWARDED | {b"host", b"expect", b"trailer"}
-
-# What proxies assert about a request: believed from trusted peers only, set anew for the origin (A34).
-FORWARDED_NAMES = frozenset(
-    [
-        b"cf-connecting-ip",
-        b"forwarded",
-        b"true-client-ip",
-        b"x-accel-buffering",
-        b"x-accel-charset",
-        b"x-accel-expires",
-        b"x-accel-limit-rate",
-        b"x-accel-mapping",
-        b"x-accel-redirect",
-        b"x-forwarded-for",
-        b"x-forwarded-host",
-        b"x-forwarded-port",
-        b"x-forwarded-prefix",
-        b"x-forwarded-proto",
-        b"x-forwarded-server",
-        b"x-http-method-override",
-        b"x-original-url",
-        b"x-real-ip",
-        b"x-rewrite-url",
-    ]
-)
 
 CONDITIONAL = frozenset(
     [b"if-match", b"if-modified-since", b"if-none-match", b"if-range", b"if-unmodified-since"]
@@ -155,11 +116,6 @@ def _check(head: bytes, lines: int) -> None:
     """A line end more than we wrote was smuggled in by a value."""
     if head.count(b"\n") != lines or head.count(b"\r") != lines or b"\0" in head:
         raise origin_error("proxy_internal_error", "a field for the origin holds a control character")
-
-
-def nominated(connection: bytes) -> list[bytes]:
-    """Lower-case names that a Connection field takes out of the message."""
-    return [option.strip() for option in connection.lower().split(b",")]
 
 
 def response_fields(headers: Headers, drop: frozenset[bytes] = _NOTHING) -> list[Field]:

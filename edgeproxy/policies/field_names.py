@@ -7,20 +7,17 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from edgeproxy.http.fields import FRAMING, HOP_BY_HOP
+
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 TOKEN_SAID = "letters, digits and !#$%&'*+-.^_`|~ only"  # noqa: S105 - a grammar, no secret
 
 _HOP_BY_HOP = "belongs to one connection (RFC 9110 §7.6.1); the edge writes its own"
 _FRAMING = "says where a message ends; the edge writes its own"
 _REFUSED = {
-    "connection": _HOP_BY_HOP,
-    "keep-alive": _HOP_BY_HOP,
-    "proxy-connection": _HOP_BY_HOP,
-    "te": _HOP_BY_HOP,
-    "upgrade": _HOP_BY_HOP,
+    **{name.decode(): _HOP_BY_HOP for name in HOP_BY_HOP},
+    **{name.decode(): _FRAMING for name in FRAMING},
     "trailer": _FRAMING,
-    "transfer-encoding": _FRAMING,
-    "content-length": _FRAMING,
     "expect": "is between client and edge; the edge answers it itself",
     "host": "chooses the site; it belongs to the origin's settings",
 }

@@ -8,13 +8,12 @@ from hypothesis import strategies as st
 
 from edgeproxy.context import Edit, Op
 from edgeproxy.errors import OriginError
+from edgeproxy.http.fields import FRAMING, HOP_BY_HOP
+from edgeproxy.http.forwarding import UNTRUSTED_NAMES
 from edgeproxy.http.last_hop import max_forwards
 from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.origin.request import (
     CONDITIONAL,
-    FORWARDED_NAMES,
-    FRAMING,
-    HOP_BY_HOP,
     forwarding,
     is_loop,
     request_head,
@@ -99,7 +98,7 @@ def test_what_we_assert_cannot_be_nominated_away() -> None:
     head = request_head(
         request((b"Connection", nominated), (b"X-User", b"root"), (b"Authorization", b"Bearer x")),
         b"/",
-        forwarding("ams1-a", [b"x-user", b"x-geo-country", *FORWARDED_NAMES]),
+        forwarding("ams1-a", [b"x-user", b"x-geo-country", *UNTRUSTED_NAMES]),
         edits=[Edit(Op.SET, b"X-User", b"bob"), Edit(Op.ADD, b"X-Geo-Country", b"NO")],
         extra=[(b"X-Forwarded-For", b"192.0.2.1")],
     )
@@ -120,9 +119,9 @@ def test_names_with_an_underscore_are_dropped() -> None:
     assert forwarded(head) == [b"a-b: 2", b"a.b: 3"]
 
 
-@pytest.mark.parametrize("name", sorted(FORWARDED_NAMES))
+@pytest.mark.parametrize("name", sorted(UNTRUSTED_NAMES))
 def test_what_other_proxies_assert_can_be_stripped(name: bytes) -> None:
-    rule = forwarding("ams1-a", FORWARDED_NAMES)
+    rule = forwarding("ams1-a", UNTRUSTED_NAMES)
     assert forwarded(request_head(request((name.title(), b"6.6.6.6")), b"/", rule)) == []
 
 
