@@ -40,7 +40,7 @@ from edgeproxy.origin.upstream import Upstream
 from edgeproxy.origins import publish_upstream
 from edgeproxy.peers import NAME as OTHER_WORKERS
 from edgeproxy.peers import Peers, link
-from edgeproxy.pipeline import Edge, Match, Route, RouteTable, TunnelRule
+from edgeproxy.pipeline import Edge
 from edgeproxy.policies.ab import AbTest
 from edgeproxy.policies.condition import condition
 from edgeproxy.policies.geo import Geo, GeoRule, Locate
@@ -52,6 +52,7 @@ from edgeproxy.policies.keyed import Keyed
 from edgeproxy.policies.purge_method import PurgeByMethod
 from edgeproxy.policies.rate_limit import RateLimiter
 from edgeproxy.purge_log import PurgeKind
+from edgeproxy.routes import Match, Route, RouteTable, TunnelRule
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
 from edgeproxy.tunnel import Tunnels, upgradable

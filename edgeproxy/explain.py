@@ -13,7 +13,8 @@ from edgeproxy.context import Context
 from edgeproxy.decision import Decision, Fetch, Serve, ServeStale
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.http.target import split_target
-from edgeproxy.pipeline import Route, Visit, decide
+from edgeproxy.pipeline import Visit, decide
+from edgeproxy.routes import Route
 from edgeproxy.shared import Shared
 
 

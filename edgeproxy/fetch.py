@@ -38,8 +38,8 @@ from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.request import is_loop, response_fields
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.peers import Peers, said_by
-from edgeproxy.pipeline import TunnelRule
 from edgeproxy.recording import Recording
+from edgeproxy.routes import TunnelRule
 from edgeproxy.trip import Trip
 from edgeproxy.tunnel import Tunnels
 

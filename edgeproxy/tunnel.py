@@ -21,7 +21,7 @@ from edgeproxy.observe.tunnels import CLOSED, DRAINED, FAILED, IDLE, TunnelMeter
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.reader import Nobody
 from edgeproxy.origin.sweeper import Sweeper
-from edgeproxy.pipeline import Route, TunnelRule
+from edgeproxy.routes import Route, TunnelRule
 
 FAREWELL = 5.0  # seconds for the sides to close once they were told to, and for their last bytes to leave
 

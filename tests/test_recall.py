@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from edgeproxy.context import Context, Edit, Op, Place, Policy
 from edgeproxy.http.message import Request, Response
 from edgeproxy.http.wire import response
-from edgeproxy.pipeline import RECORD_EVERY, Edge, Route, Visit, decide
+from edgeproxy.pipeline import RECORD_EVERY, Edge, Visit, decide
+from edgeproxy.routes import Route
 from edgeproxy.snapshot import Snapshot
 from tests.helpers.requests import NOW, request
 

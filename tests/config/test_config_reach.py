@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.config_reach import Reach, host_covers, path_covers
-from edgeproxy.pipeline import compile_path
+from edgeproxy.routes import compile_path
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_a_text_pattern_is_what_a_regular_expression_would_be(pattern: str, text
 
 @given(st.lists(st.text("ab*", max_size=3), max_size=4), st.text("ab/", max_size=12), st.booleans())
 def test_a_path_pattern_is_what_routes_match(parts: list[str], path: str, deep: bool) -> None:
-    from edgeproxy.pipeline import compile_path
+    from edgeproxy.routes import compile_path
 
     pattern = "/" + "/".join(part.replace("**", "*") for part in parts) + ("/**" if deep else "")
     pattern = pattern.replace("**/", "*/") if "**" in pattern.removesuffix("/**") else pattern
