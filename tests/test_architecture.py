@@ -58,6 +58,7 @@ LAYERS = [
     {"config", "hallway", "bucket_file"},
     {"shared", "admin", "experiments", "origins"},
     {"build"},
+    {"asgi_exchange"},
     {"explain", "app", "server", "demo"},
     {"cli"},
     {"__main__"},
