@@ -27,6 +27,7 @@ from edgeproxy.fetch import Fetcher
 from edgeproxy.hallway import Hallway, Limits
 from edgeproxy.http.forwarding import UNTRUSTED_NAMES, TrustedProxies
 from edgeproxy.http.wire import render_fields
+from edgeproxy.machine_tier import MachineTier
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.outcome import DoorMeters, OriginMeters, RouteMeters
@@ -81,9 +82,13 @@ class Parts:
         self.sweeper = Sweeper() if previous is None else previous.sweeper
         self.resolver = Resolver(steady) if previous is None else previous.resolver
         if previous is None:
-            self.store = Store(config.cache.memory, shared.purge_log, steady, shared.held)
+            self.machine = _machine_tier(config, shared)
+            clocks = None if shared.machine is None else shared.machine.clocks
+            self.store = Store(
+                config.cache.memory, shared.purge_log, steady, shared.held, clocks, self.machine
+            )
         else:
-            self.store = previous.store
+            self.machine, self.store = previous.machine, previous.store
         self.log = None if not logs else _access_log(config, self.slot) if previous is None else previous.log
         self.feeds: list[Feed] = []
         self.geo: Snapshot[GeoDatabase | None] = Snapshot(None)
@@ -140,6 +145,9 @@ class Parts:
             for kind in ("idle", "early"):
                 column = self.slot.column("edgeproxy_rate_limit_table_evictions_total", kind=kind)
                 self.slot.values[column] = getattr(evicted, kind)
+        if self.machine is not None:
+            self.machine.publish(self.slot)
+            self.slot.values[self.slot.column("edgeproxy_cache_machine_hits_total")] = self.store.below_hits
         for upstream in self.upstreams.values():
             upstream.tend()
             publish_upstream(self.slot, upstream)
@@ -176,6 +184,8 @@ class Parts:
                 await asyncio.gather(*[sink.flush() for sink in self.sinks])
         if self.log is not None:
             self.log.close()
+        if self.machine is not None:
+            self.machine.close()
 
     def feed_of(self, name: str) -> JwksFeed | None:
         """Who fetches the keys of that provider."""
@@ -429,6 +439,13 @@ def _access_log(config: Config, slot: Slot) -> AccessLog | None:
         return None
     hidden = [provider.query for provider in config.jwt_providers.values() if provider.query]
     return AccessLog(slot, section.path, section.sample, hidden)
+
+
+def _machine_tier(config: Config, shared: Shared) -> MachineTier | None:
+    section = config.cache.machine
+    if shared.machine is None or section is None:
+        return None
+    return MachineTier(shared.machine, section.object_size)
 
 
 def _imported(rule: UseRule) -> Policy:

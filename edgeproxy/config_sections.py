@@ -150,13 +150,34 @@ class Admin(Model):
     listener is not on loopback."""
 
 
+class MachineSection(Model):
+    """A tier below memory that all workers share and that outlives them: one file, never synced."""
+
+    path: Annotated[str, StringConstraints(min_length=1)]
+    """Folder on a local disk; made when it is not there. One edge at a time uses it."""
+    max_bytes: Annotated[Size, Field(ge=16 * 2**20)] = 1024 * 2**20
+    """Bytes of the file; what nobody asks for goes first."""
+    object_size: Annotated[Size, Field(gt=0)] = 256 * 2**10
+    """The largest answer that is kept there, head and bookkeeping included."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> MachineSection:
+        if self.object_size * 32 > self.max_bytes:
+            raise ValueError(
+                "object_size is above a 32nd of max_bytes, so there would be room for a few only"
+            )
+        return self
+
+
 class CacheStore(Model):
-    """The memory that all routes share."""
+    """What all routes share."""
 
     memory: Size = 64 * 2**20
     """Bytes of stored answers per worker."""
     object_size: Annotated[Size, Field(gt=0)] = 8 * 2**20
     """The largest body that is stored, whatever a route says."""
+    machine: MachineSection | None = None
+    """The tier below memory; without it, a restart begins with an empty cache."""
     tag_fields: Annotated[tuple[FieldName, ...], Field(max_length=8), _OneOrMore] = TAG_FIELDS
     """Response fields with the tags that a purge may name: words of Surrogate-Key, members of Cache-Tag."""
     strip_tags: bool = False

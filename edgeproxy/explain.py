@@ -32,6 +32,7 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
     route, address = visit.route, visit.client
     ctx = Context(steady(), wall(), address, route.name, "explain")
     ctx.notes = []
+    parts.store.keep_up()
     decision = decide(visit, ctx)
     fetching = decision.refresh if isinstance(decision, ServeStale) else decision
     answered = isinstance(decision, Serve) and bool(decision.policy)
@@ -46,7 +47,7 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
         variants=tuple(ctx.variants.items()),
         to_origin=tuple(ctx.to_origin),
         to_client=tuple(ctx.to_client),
-        cache="" if answered else _cache_word(route, fetching),
+        cache="" if answered else _cache_word(route, fetching, machine=parts.machine is not None),
         key=""
         if answered or route.rule is None
         else visit.key(route.rule, ctx).decode("utf-8", "backslashreplace"),
@@ -55,17 +56,19 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
     )
 
 
-def _cache_word(route: Route, decision: Decision) -> str:
-    """In the words of Cache-Status. The control process holds no responses, so a look-up misses."""
+def _cache_word(route: Route, decision: Decision, *, machine: bool) -> str:
+    """In the words of Cache-Status. The control process sees the machine tier, not what is in memory."""
     if route.websocket is not None:
         return "bypass: a WebSocket"
     if route.rule is None:
         return "bypass: the route has no cache"
     if isinstance(decision, Fetch):
-        return f"fwd={decision.cause.value}" + (
-            " (what is stored is known to the workers)" if decision.key else ""
-        )
-    return "answered by the cache"
+        known = "machine tier asked; what is in memory is known to the workers"
+        word = f"fwd={decision.cause.value}"
+        if not decision.key:
+            return word
+        return f"{word} ({known if machine else 'what is stored is known to the workers'})"
+    return "hit (machine tier)" if machine else "answered by the cache"
 
 
 def _servers(parts: Parts, origin: str) -> tuple[str, ...]:

@@ -13,7 +13,8 @@ cache is told of each record before readers are (`journal`).
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from enum import IntEnum
 
 from edgeproxy.record import record
@@ -87,6 +88,15 @@ class PurgeLog:
     def position(self) -> int:
         """Where the next record goes. One read of one cell."""
         return self.head[_POSITION]
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Nobody in another process appends meanwhile."""
+        self._segment.lock(0)
+        try:
+            yield
+        finally:
+            self._segment.unlock(0)
 
     def append(self, kind: PurgeKind, value: bytes, soft: bool = False) -> int:
         """Publish a purge; the position after it. ValueError when the value is too long."""

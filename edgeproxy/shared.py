@@ -21,8 +21,9 @@ from edgeproxy.bucket_file import kept_table
 from edgeproxy.cache.store import HELD
 from edgeproxy.config import Config, read_config
 from edgeproxy.config_file import parse
-from edgeproxy.config_sections import RateLimitTable
+from edgeproxy.config_sections import MachineSection, RateLimitTable
 from edgeproxy.flight_table import FlightTable
+from edgeproxy.machine_home import MachineHome
 from edgeproxy.observe.cells import Cells, encode_series
 from edgeproxy.observe.seen import SeenUnits
 from edgeproxy.policies.bucket_table import BucketTable
@@ -50,6 +51,7 @@ class Shared:
         self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))
         self.links = _links(workers)
         self.started_at = time.time()
+        self.machine: MachineHome | None = None
         self._text = _anonymous_file()
         self._slot = self.cells.slot(workers + 1)
         self._generation = 0
@@ -65,6 +67,31 @@ class Shared:
         """The accepted configuration, whatever happens to the file meanwhile. Raises ConfigError."""
         text = os.pread(self._text, os.fstat(self._text).st_size, 0)
         return read_config(parse(text, str(self.path), self.path.parent))
+
+    def open_machine(self, section: MachineSection | None) -> None:
+        """Take the folder of the machine tier. Before forking; without it the edge serves all the same."""
+        if section is None:
+            return
+        try:
+            self.machine = MachineHome(Path(section.path), section.max_bytes, self.purge_log)
+        except OSError as error:
+            self._slot.counter("edgeproxy_cache_machine_errors_total", kind="folder").inc()
+            reason = "another edge uses it" if isinstance(error, BlockingIOError) else error
+            logger.error(  # noqa: TRY400 - the reason is the whole story
+                "there will be no machine tier in %s: %s", section.path, reason
+            )
+        else:
+            if self.machine.survived:  # any URL may be in it
+                self.held[:] = b"\1" * HELD
+            self.tend_machine()
+
+    def tend_machine(self) -> None:
+        """What the owner of the folder does a few times a second."""
+        if self.machine is not None:
+            self.machine.tend()
+            for reason, count in self.machine.remade.items():
+                column = self._slot.column("edgeproxy_cache_machine_remade_total", reason=reason)
+                self._slot.values[column] = count
 
     def publish(self, text: bytes) -> None:
         """Replace the text that the processes will read at the next reload."""

@@ -39,6 +39,8 @@ def lookup(
             return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS)  # neither fills the cache
         return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS, key)
     now = ctx.now
+    if now >= entry.fresh_until:
+        entry = store.renewed(entry, request.headers)
     if wishes is NONE:
         if now < entry.fresh_until and not entry.must_validate:
             return hit(rule, request, entry, now)

@@ -41,12 +41,20 @@ class MemoryStore:
         """(the entry for these request fields, whether other variants are there)."""
         entries = self._keys.get(key)
         if entries is None:
-            return None, False
+            return self.find_below(key, headers, varied=False)
         for entry in entries:
             if not entry.names or variant_key(entry.names, headers) == entry.variant:
                 entry.visited = True
                 return entry, False
-        return None, True
+        return self.find_below(key, headers, varied=True)
+
+    def find_below(self, key: bytes, headers: Headers, *, varied: bool) -> tuple[Entry | None, bool]:
+        """What `find` answers when it is not in memory; a store with more tiers looks there."""
+        return None, varied
+
+    def renewed(self, entry: Entry, headers: Headers) -> Entry:
+        """The successor of a stale entry, when somebody else stored one; else the entry."""
+        return entry
 
     def put(self, entry: Entry) -> bool:
         """Store, in place of the same variant, and evict until there is room. False when it cannot fit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import assert_never
 
+from edgeproxy.cache.clocks import PurgeClocks
 from edgeproxy.cache.entry import Entry, Location
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.purge_log import Purge, PurgeKind, PurgeLog, split_location
@@ -27,6 +28,15 @@ def apply_purges(store: MemoryStore, log: PurgeLog, now: float) -> None:
         else:
             dropped = store.purge(matcher(purge), soft=purge.soft, now=now)
         log.report(purge, dropped)
+
+
+def catch_up(clocks: PurgeClocks, log: PurgeLog) -> None:
+    """Bring clocks up to the log that no store keeps up."""
+    purges, lost = log.since(clocks.position)
+    if lost:
+        clocks.lose(log.position)
+    for purge in purges:
+        clocks.record(purge)
 
 
 def matcher(purge: Purge) -> Callable[[Entry], bool]:

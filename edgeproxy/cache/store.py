@@ -1,12 +1,13 @@
-"""The store that everybody else sees: memory, and the purges that every worker of the machine must know.
+"""The store that everybody else sees: memory first, and below it, where there is one, the machine tier.
 
-Rule 1: a hit costs what it costs in memory: `find` is that of `MemoryStore`.
-Rule 2: nothing enters without asking the purge clocks: a fetch that began before a purge must not put the
-old answer back.
+Rule 1: a hit in memory costs what it costs without a tier below: `find` is that of `MemoryStore`.
+Rule 2: nothing enters memory, from the origin or from below, without asking the purge clocks: a fetch that
+began before a purge must not put the old answer back. What lies below may be old; it is never searched.
 """
 
 from __future__ import annotations
 
+from typing import Protocol
 from zlib import crc32
 
 from edgeproxy.cache.clocks import PurgeClocks, Purged
@@ -15,13 +16,21 @@ from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.purge import apply_purges, joined_location
 from edgeproxy.cache.tags import is_group
 from edgeproxy.context import Clock
+from edgeproxy.http.message import Headers
 from edgeproxy.purge_log import MAX_VALUE, Purge, PurgeKind, PurgeLog
 
 HELD = 2**20  # places that say whether a URL was ever stored by anybody; URLs may share one
 
 
+class Tier(Protocol):
+    """What a tier below memory does. It never raises, and never waits."""
+
+    def find(self, key: bytes, headers: Headers) -> tuple[Entry | None, bool]: ...
+    def put(self, entry: Entry) -> bool: ...
+
+
 class Store(MemoryStore):
-    """What one worker holds. `held` is memory that all workers share, HELD bytes."""
+    """The tiers of one worker. `held` is memory that all workers share, HELD bytes."""
 
     def __init__(
         self,
@@ -29,14 +38,43 @@ class Store(MemoryStore):
         log: PurgeLog,
         clock: Clock,
         held: memoryview,
+        clocks: PurgeClocks | None = None,
+        below: Tier | None = None,
     ) -> None:
+        """`clocks` are those of an earlier start, when `below` holds something from then."""
         super().__init__(max_bytes)
-        self.clocks = PurgeClocks(log.position)
-        self.position = log.position
-        self._log, self._clock, self._held = log, clock, held
+        self.clocks = PurgeClocks(log.position) if clocks is None else clocks
+        self.position = self.clocks.position
+        self.below_hits = 0
+        self._log, self._clock, self._held, self._below = log, clock, held, below
+
+    def find_below(self, key: bytes, headers: Headers, *, varied: bool) -> tuple[Entry | None, bool]:
+        """Look in the machine tier, and take what is there into memory."""
+        if self._below is None:
+            return None, varied
+        self.keep_up()
+        entry, others = self._below.find(key, headers)
+        if entry is None or not self._may_use(entry):
+            return None, varied or others
+        self.below_hits += 1
+        super().put(entry)
+        entry.visited = True
+        return entry, False
+
+    def renewed(self, entry: Entry, headers: Headers) -> Entry:
+        """What another worker stored in place of a stale entry; else the entry."""
+        if self._below is None:
+            return entry
+        self.keep_up()
+        other, _ = self._below.find(entry.key, headers)
+        if other is None or not self._may_use(other) or other.fresh_until <= self._clock():
+            return entry
+        self.below_hits += 1
+        super().put(other)
+        return other
 
     def put(self, entry: Entry) -> bool:
-        """Store. False when it cannot fit, or a purge came after its fetch began."""
+        """Store in every tier that takes it. False when none does, or a purge came after its fetch began."""
         self.keep_up()
         if not self._may_use(entry):
             return False
@@ -44,7 +82,10 @@ class Store(MemoryStore):
         for tag in entry.tags:
             if is_group(tag):
                 self._held[crc32(tag) % HELD] = 1
-        return super().put(entry)
+        kept = super().put(entry)
+        if self._below is not None:
+            kept = self._below.put(entry) or kept
+        return kept
 
     def renew(self, entry: Entry, since: int) -> bool:
         self.keep_up()
@@ -58,7 +99,7 @@ class Store(MemoryStore):
             apply_purges(self, self._log, self._clock())
 
     def invalidate(self, location: Location) -> int:
-        """Forget a URL in all workers (RFC 9111 §4.4). How many entries this worker held."""
+        """Forget a URL in all tiers of all workers (RFC 9111 §4.4). How many entries this worker held."""
         value = joined_location(location)
         if not self._held[_place(location)] or len(value) > MAX_VALUE:
             return 0  # no worker ever stored it: unsafe requests to such URLs are many and cost nothing

@@ -134,6 +134,19 @@ FAMILIES: dict[str, Family] = {
     "edgeproxy_origin_server_up": Family(
         Kind.MAX, "1 while a worker believes the server is well, else 0.", ("origin", "server")
     ),
+    # The machine tier
+    "edgeproxy_cache_machine_hits_total": _counter("Answers taken from the machine tier into memory."),
+    "edgeproxy_cache_machine_entries": _max("Keys under which the machine tier holds answers."),
+    "edgeproxy_cache_machine_bytes": _max("Bytes of the machine tier's file in use."),
+    "edgeproxy_cache_machine_paused": _sum("Processes that leave the machine tier alone for now."),
+    "edgeproxy_cache_machine_evictions_total": _counter("Answers dropped from it to make room."),
+    "edgeproxy_cache_machine_dropped_total": _counter(
+        "Answers never stored there, because too many were waiting for it."
+    ),
+    "edgeproxy_cache_machine_errors_total": _counter(
+        "Failures: `disk`, `full`, `slow`, `damaged`, or the `folder` at the start.", "kind"
+    ),
+    "edgeproxy_cache_machine_remade_total": _counter("Times the file was made anew, by why.", "reason"),
     # Policies
     "edgeproxy_geo_lookups_total": _counter("Addresses looked up, by whether the database knew.", "result"),
     "edgeproxy_geo_database_age_seconds": _age("Since the geo database in use was built."),

@@ -77,6 +77,8 @@ class Control:
     def start(self) -> None:
         """Start feeds and probers."""
         jobs = [feed() for feed in self.parts.feeds]
+        if self.parts.machine is not None:
+            jobs.append(self.parts.machine.run())
         health = dict(self.shared.health_of(self.parts.config))
         for name, origin in self.parts.config.origins.items():
             if origin.health is not None:

@@ -30,6 +30,7 @@ logger = logging.getLogger("edgeproxy.supervisor")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGUSR1)
 BACK_OFF = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the n-th restart in a row
+BAD_MEMORY = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT})  # as damaged files may cause
 SETTLED = 10.0  # a process that lived this long starts over with its restarts
 BACKLOG = 2048
 
@@ -84,6 +85,7 @@ def needs_restart(old: Config, new: Config) -> list[str]:
         "server.workers": (old.server.workers, new.server.workers),
         "server.access_log": (old.server.access_log, new.server.access_log),
         "admin.listen": (old.admin.listen, new.admin.listen),
+        "cache.machine": (old.cache.machine, new.cache.machine),
         "rate_limit_table": (old.rate_limit_table, new.rate_limit_table),
     }
     return [name for name, (before, after) in pairs.items() if before != after]
@@ -99,6 +101,8 @@ class Supervisor:
         self._sockets = [[bind(one.address) for one in config.server.listen] for _ in range(self._workers)]
         self._admin = [bind(config.admin.listen)] if config.admin.listen is not None else []
         self._shared = Shared.create(path, self._workers, config.rate_limit_table)
+        self._shared.open_machine(config.cache.machine)
+        self._tick = 2.0 if self._shared.machine is None else 0.25
         self._children: dict[int, Child] = {}
         self._restarts: dict[int, int] = {}
         self._due: dict[int, float] = {}  # slot -> when it may start again
@@ -116,10 +120,11 @@ class Supervisor:
             "serving %s with %d worker(s), admin on %s", where, self._workers, self._config.admin.listen
         )
         while self._children or not self._stopping:
-            arrived = signal.sigtimedwait(SIGNALS, 0.25 if self._stopping or self._due else 2.0)
+            arrived = signal.sigtimedwait(SIGNALS, 0.25 if self._stopping or self._due else self._tick)
             if arrived is not None:
                 self._on_signal(signal.Signals(arrived.si_signo))
             self._reap()
+            self._shared.tend_machine()
             now = time.monotonic()
             for slot in [slot for slot, due in self._due.items() if due <= now and not self._stopping]:
                 self._fork(slot)
@@ -133,6 +138,8 @@ class Supervisor:
                 self._deadline = now + 5.0
         if self._shared.links is not None:
             self._shared.links.close()
+        if self._shared.machine is not None:
+            self._shared.machine.close()
         logger.info("stopped")
         return 0
 
@@ -199,6 +206,8 @@ class Supervisor:
             wait,
         )
         self._shared.died(child.slot)
+        if self._shared.machine is not None and -code in BAD_MEMORY:
+            self._shared.machine.crashed()
 
     def _fork(self, slot: int) -> None:
         self._due.pop(slot, None)

@@ -40,14 +40,18 @@ class Worker:
         self.shared = shared
         self.slot = slot
         self.parts: Parts = Parts(shared.config(), shared, slot, None)
+        self._owns_machine = False  # the supervisor does
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeds: set[asyncio.Task[None]] = set()
 
     @classmethod
     def alone(cls, path: Path) -> Worker:
         """The only process: under another ASGI server, or mounted in another app."""
-        shared = Shared.create(path, 1, load_config(path).rate_limit_table)
+        config = load_config(path)
+        shared = Shared.create(path, 1, config.rate_limit_table)
+        shared.open_machine(config.cache.machine)
         worker = cls(shared, 0)
+        worker._owns_machine = True
         shared.accepted()
         return worker
 
@@ -67,6 +71,8 @@ class Worker:
             self._write_log(),
         ):
             self._spawn(self._tasks, job)
+        if self.parts.machine is not None:
+            self._spawn(self._tasks, self.parts.machine.run())
 
     async def stop(self) -> None:
         """Cancel everything that runs in the background and close the origin connections."""
@@ -74,6 +80,8 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._feeds, return_exceptions=True)
         await self.parts.close()
+        if self._owns_machine and self.shared.machine is not None:
+            self.shared.machine.close()
 
     async def serve_peers(self, config: uvicorn.Config) -> asyncio.Server | None:
         """Answer the other workers of this machine, when there are any."""
@@ -139,6 +147,8 @@ class Worker:
         """Cache and origin figures into the shared cells, once a second."""
         while True:
             await asyncio.sleep(1.0)
+            if self._owns_machine:
+                self.shared.tend_machine()
             self.parts.publish()
 
     async def _write_log(self) -> None:

@@ -1,16 +1,20 @@
-"""What the store promises whoever asks and whoever purged."""
+"""One suite over every tier: memory, the machine's, and both. What a cache promises does not depend on it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from edgeproxy.cache.clocks import PurgeClocks
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant_key
+from edgeproxy.cache.machine import MachineStore
+from edgeproxy.cache.machine_objects import ASKED, HAND
 from edgeproxy.cache.memory import VARIANTS
 from edgeproxy.cache.purge import apply_purges
 from edgeproxy.cache.store import HELD, Store
@@ -27,25 +31,66 @@ MANY = 8 * 2**20
 class Machine:
     """What the workers of a machine share, and its clocks."""
 
+    path: Path
     log: PurgeLog = field(default_factory=PurgeLog)
     held: memoryview = field(default_factory=lambda: memoryview(bytearray(HELD)))
+    asked: memoryview = field(default_factory=lambda: memoryview(bytearray(HAND + ASKED)))
     now: float = NOW
+    said: list[str] = field(default_factory=list)
+    opened: MachineStore | None = None
 
     def clock(self) -> float:
         return self.now
 
+    def failed(self, kind: str, why: str) -> None:
+        self.said.append(f"{kind}: {why}")
+
+    def tier(self) -> AtOnce:
+        """The tier; a process opens it once, so two stores of a test share it."""
+        if self.opened is None:
+            self.opened = MachineStore(
+                str(self.path), b"era", MANY, 2**18, self.asked, self.clock, self.clock, self.failed
+            )
+        return AtOnce(self.opened)
+
+    def close(self) -> None:
+        if self.opened is not None:
+            self.opened.close()
+            self.opened = None
+
+
+class AtOnce:
+    """The machine tier without the thread that writes."""
+
+    def __init__(self, store: MachineStore) -> None:
+        self._store = store
+        self.find = store.find
+
+    def put(self, entry: Entry) -> bool:
+        return self._store.put([entry]) == 1
+
 
 @pytest.fixture
-def machine() -> Machine:
-    return Machine()
+def machine(tmp_path: Path) -> Iterator[Machine]:
+    one = Machine(tmp_path / "objects")
+    yield one
+    one.close()
+    assert one.said == []
 
 
 Make = Callable[[], Store]
 
 
-@pytest.fixture
-def make(machine: Machine) -> Make:
-    return lambda: Store(MANY, machine.log, machine.clock, machine.held)
+@pytest.fixture(params=["memory", "machine", "both"])
+def make(request: pytest.FixtureRequest, machine: Machine) -> Make:
+    def memory() -> Store:
+        return Store(MANY, machine.log, machine.clock, machine.held)
+
+    def tiers() -> Store:
+        size = 0 if request.param == "machine" else MANY
+        return Store(size, machine.log, machine.clock, machine.held, below=machine.tier())
+
+    return memory if request.param == "memory" else tiers
 
 
 def entry(key: str, body: bytes = b"", *, path: str = "", tags: str = "", vary: str = "", **more: object):
@@ -238,3 +283,60 @@ def test_a_store_is_a_dictionary_with_purges(
             machine.log.append(PurgeKind.URL, b"example.com/" + key.encode())
         store.keep_up()
         assert body_of(store, key) == model.get(key)
+
+
+# --- two tiers together
+
+
+def test_what_memory_had_to_drop_is_still_found_below(machine: Machine) -> None:
+    store = Store(
+        3 * entry("a", b"x" * 100).size, machine.log, machine.clock, machine.held, below=machine.tier()
+    )
+    for key in "abcdef":
+        store.put(entry(key, b"x" * 100))
+    assert len(store) == 3
+    assert all(body_of(store, key) is not None for key in "abcdef")
+    assert store.below_hits >= 3
+    assert store.bytes <= store.max_bytes
+
+
+def test_a_second_worker_finds_what_the_first_one_stored_and_then_has_it_itself(machine: Machine) -> None:
+    first, second = (
+        Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier()) for _ in range(2)
+    )
+    first.put(entry("a", b"shared"))
+    assert body_of(second, "a") == body_of(second, "a") == b"shared"
+    assert (second.below_hits, len(second)) == (1, 1)
+
+
+def test_a_stale_entry_is_replaced_by_what_another_worker_refreshed(machine: Machine) -> None:
+    first, second = (
+        Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier()) for _ in range(2)
+    )
+    first.put(entry("a", b"old", ttl=1))
+    old, _ = second.find(b"a", NOBODY)
+    assert old is not None
+    machine.now += 2
+    assert second.renewed(old, NOBODY) is old, "nobody has"
+    first.put(entry("a", b"new", ttl=50))
+    assert second.renewed(old, NOBODY).response.body == b"new"
+    assert body_of(second, "a") == b"new"
+    machine.log.append(PurgeKind.ALL, b"")
+    second.keep_up()
+    assert second.renewed(old, NOBODY) is old, "it was purged since"
+
+
+def test_a_purge_is_in_force_on_what_an_earlier_start_stored(machine: Machine) -> None:
+    store = Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier())
+    store.put(entry("a"))
+    store.put(entry("b"))
+    machine.log.append(PurgeKind.URL, b"example.com/a")
+    clocks = PurgeClocks()
+    for purge in machine.log.since(0)[0]:
+        clocks.record(purge)
+    machine.close()
+    machine.log = PurgeLog()
+    machine.log.begin(clocks.position)
+    again = Store(MANY, machine.log, machine.clock, machine.held, clocks, machine.tier())
+    assert (body_of(again, "a"), body_of(again, "b")) == (None, b"")
+    assert again.position == machine.log.position
