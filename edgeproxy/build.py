@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import secrets
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -19,6 +21,7 @@ from edgeproxy.config import Route as RouteSection
 from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause
 from edgeproxy.errors import ConfigError
+from edgeproxy.feeds.credential_file import CredentialFeed
 from edgeproxy.feeds.exposures import ExposureSink, exposure_sinks
 from edgeproxy.feeds.geo_database import GeoFeed
 from edgeproxy.feeds.jwks import JwksFeed
@@ -43,6 +46,8 @@ from edgeproxy.peers import NAME as OTHER_WORKERS
 from edgeproxy.peers import Peers, link
 from edgeproxy.pipeline import Edge
 from edgeproxy.policies.ab import AbTest
+from edgeproxy.policies.api_key import ApiKeyAuth, ApiKeyRule, parse_keys
+from edgeproxy.policies.basic import BasicAuth, BasicRule, parse_users
 from edgeproxy.policies.condition import condition
 from edgeproxy.policies.geo import Geo, GeoRule, Locate
 from edgeproxy.policies.geo_data import GeoDatabase
@@ -61,6 +66,7 @@ from edgeproxy.tunnel import Tunnels, upgradable
 logger = logging.getLogger("edgeproxy.build")
 RESULTS = [cause.word for cause in Cause]
 LAST_FLUSH = 3.0  # seconds that exposures may take to be written when the process ends
+T = TypeVar("T")
 Feed = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -93,6 +99,7 @@ class Parts:
         self.feeds: list[Feed] = []
         self.geo: Snapshot[GeoDatabase | None] = Snapshot(None)
         self.issuers: dict[str, Issuer] = {}
+        self._listings: dict[tuple[Path, object], CredentialFeed[Any]] = {}
         self._revocations: dict[str, RevocationFeed] = {}
         self._jwks: dict[str, JwksFeed] = {}
         self.upstreams = dict(self._build_upstreams(previous))
@@ -156,6 +163,8 @@ class Parts:
             if feed.keys_loaded_at:
                 gauge("edgeproxy_jwks_age_seconds", provider=name).set(feed.keys_loaded_at)
             values[column("edgeproxy_jwks_failures_total", provider=name)] = feed.failures
+        for (path, _), read in self._listings.items():
+            values[column("edgeproxy_credential_file_failures_total", file=path.name)] = read.failures
         for name, listed in self._revocations.items():
             gauge("edgeproxy_jwt_revocations", provider=name).set(len(listed.revoked.value))
             values[column("edgeproxy_jwt_revocation_failures_total", provider=name)] = listed.failures
@@ -339,6 +348,10 @@ class Parts:
             return Geo(rule, self.config.geo.groups, self.geo)
         if isinstance(rule, JwtRule):
             return JwtAuth(rule, self.issuers)
+        if isinstance(rule, ApiKeyRule):
+            return ApiKeyAuth(rule, self._listed(rule.file, parse_keys))
+        if isinstance(rule, BasicRule):
+            return BasicAuth(rule, self._listed(rule.file, parse_users), secrets.token_bytes(32))
         if isinstance(rule, HeadersRule):
             return HeaderEdits(rule)
         if isinstance(rule, UseRule):
@@ -349,6 +362,14 @@ class Parts:
             shared = self.shared
             return RateLimiter(limits, shared.buckets, shared.in_flight, self._number, self.config.geo.groups)
         return AbTest({name: self.config.experiments[name] for name in names}, groups=self.config.geo.groups)
+
+    def _listed(self, path: Path, parse: Callable[[bytes], T]) -> Snapshot[T]:
+        """What a file of credentials says. Routes that name one file read it once."""
+        feed = self._listings.get((path, parse))
+        if feed is None:
+            feed = self._listings[path, parse] = CredentialFeed(path, parse)
+            self.feeds.append(feed.run)
+        return cast("Snapshot[T]", feed.snapshot)
 
     def _purge_route(self) -> Route | None:
         section = self.config.cache.purge_method
@@ -423,6 +444,9 @@ def _feed_of(previous: Parts | None, name: str, provider: JwtProvider) -> JwksFe
     return previous.feed_of(name) if is_same else None
 
 
+_IN_QUERY = (JwtProvider, ApiKeyRule)  # sections that may have credentials stand in a URL
+
+
 def _nowhere(ctx: Context) -> str:
     raise LookupError(f"the route {ctx.route!r} refuses everything and has no origin")
 
@@ -437,7 +461,9 @@ def _access_log(config: Config, slot: Slot) -> AccessLog | None:
     section = config.server.access_log
     if section.path == "off":
         return None
-    hidden = [provider.query for provider in config.jwt_providers.values() if provider.query]
+    rules = [step.rule for route in config.routes for step in route.policies]
+    named = [each.query for each in (*config.jwt_providers.values(), *rules) if isinstance(each, _IN_QUERY)]
+    hidden = [name for name in named if name]
     return AccessLog(slot, section.path, section.sample, hidden)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from edgeproxy import __version__
+from edgeproxy.cli_credentials import api_key, password
 from edgeproxy.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
@@ -227,6 +228,10 @@ def schema() -> None:
 def version() -> None:
     """Print the versions of edgeproxy and Python."""
     click.echo(f"edgeproxy {__version__} (Python {sys.version.split()[0]})")
+
+
+main.add_command(api_key)
+main.add_command(password)
 
 
 def route_rows(config: Config) -> list[tuple[str, ...]]:

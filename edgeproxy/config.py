@@ -36,6 +36,8 @@ from edgeproxy.feeds.exposure_settings import ExposureSection
 from edgeproxy.origin.choose import OriginRule
 from edgeproxy.origin.settings import Origin
 from edgeproxy.policies.ab_rule import Experiment
+from edgeproxy.policies.api_key import ApiKeyRule
+from edgeproxy.policies.basic import BasicRule
 from edgeproxy.policies.condition import WhenField
 from edgeproxy.policies.geo import GeoRule, GeoSection
 from edgeproxy.policies.guard import NEVER_OPEN
@@ -50,6 +52,8 @@ ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_
 POLICIES: dict[str, Any] = {
     "geo": GeoRule,
     "jwt": JwtRule,
+    "api_key": ApiKeyRule,
+    "basic": BasicRule,
     "ab": Annotated[Names, Field(description="Name of an experiment, or a list of them.")],
     "rate_limit": Annotated[Names, Field(description="Name of a rate limit, or a list of them.")],
     "headers": HeadersRule,

@@ -19,6 +19,7 @@ from edgeproxy.units import Address, parse_address
 
 _SHORTEST_TOKEN = 16
 _NEAREST = "nearest"
+_KNOWS_WHO = frozenset({"jwt", "api_key", "basic", "use"})  # policies that set claims, or may
 _DEFINED_IN = {"jwt": "jwt_providers", "ab": "experiments", "rate_limit": "rate_limits"}
 
 
@@ -149,7 +150,7 @@ def _claims(document: Document) -> Iterator[Problem]:
     for path, route in routes(document):
         verified = False
         for where, word, value in policies(path, route):
-            verified = verified or word in ("jwt", "use")  # a policy of one's own may set claims
+            verified = verified or word in _KNOWS_WHO  # a policy of one's own may set claims
             for each, name in texts(where, value) if word in _DEFINED_IN and not verified else ():
                 if _by_claim(document, _DEFINED_IN[word], name):
                     said = (
@@ -197,7 +198,7 @@ def _conditions(document: Document) -> Iterator[Problem]:
         for position, step in enumerate(listed(route.get("policies"))):
             before[position] = set(drawn), verified
             drawn.update(name for _, name in texts((), section(step).get("ab")))
-            verified = verified or not {"jwt", "use"}.isdisjoint(section(step))
+            verified = verified or not _KNOWS_WHO.isdisjoint(section(step))
         for where, position, parsed in _whens(document, path, route):
             drawn_before, verified_before = before[position]
             said = ""

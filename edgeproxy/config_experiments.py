@@ -8,7 +8,7 @@ from edgeproxy.config_tree import Document, Problem, Tree, TreePath, either, sug
 from edgeproxy.config_walk import listed, policies, routes, section, texts
 from edgeproxy.policies.condition import Condition, ConditionError, condition
 
-_WORDS = frozenset({"jwt", "use"})  # policies that verify claims, or may
+_WORDS = frozenset({"jwt", "api_key", "basic", "use"})  # policies that verify claims, or may
 
 
 def experiment_checks(document: Document) -> Iterator[Problem]:

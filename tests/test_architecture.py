@@ -60,7 +60,7 @@ LAYERS = [
     {"build"},
     {"asgi_exchange"},
     {"explain", "app", "server", "demo"},
-    {"cli"},
+    {"cli", "cli_credentials"},
     {"__main__"},
 ]
 APART = {"cache", "policies", "origin"}  # never import each other
@@ -69,6 +69,8 @@ SHARED = {
     "in_flight_table",
     "identify",
     "field_names",
+    "failure_budget",
+    "credential",
     "redirect_target",
     "condition",
     "condition_facts",

@@ -19,9 +19,12 @@ from edgeproxy.admin.explain import Explanation
 from edgeproxy.cli import main
 from edgeproxy.context import Note, Verdict
 from edgeproxy.errors import ConfigError, RequestError
+from edgeproxy.policies.api_key import parse_keys
+from edgeproxy.policies.basic import parse_users
+from edgeproxy.policies.credential import Holder
 from edgeproxy.units import Duration, Model
 
-COMMANDS = ["run", "check", "demo", "purge", "explain", "schema", "version"]
+COMMANDS = ["run", "check", "demo", "purge", "explain", "schema", "version", "api-key", "password"]
 
 
 class Cache(Model):
@@ -314,3 +317,30 @@ def test_purge_says_so_when_there_is_no_admin_api(admin):
     assert result.exit_code == 1
     assert f"No admin API at {admin}" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_api_key_is_shown_once_with_its_line():
+    done = CliRunner().invoke(main, ["api-key", "partner-a", "read", "write"])
+    key, line = (row.split("  ", 1)[1].strip() for row in done.stdout.splitlines())
+    found = parse_keys(line.encode()).find(key.encode())
+    assert found == Holder("partner-a", ("read", "write"))
+    assert key not in line
+    assert len(key) == 43
+
+
+def test_a_password_is_asked_for_twice_and_printed_hashed():
+    done = CliRunner().invoke(main, ["password", "alice", "admin"], input="wonderland\nwonderland\n")
+    assert done.exit_code == 0
+    line = done.stdout.strip()
+    assert parse_users(line.encode()).check(b"alice", b"wonderland") == Holder("alice", ("admin",))
+    assert "wonderland" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["api-key", "a/b"], "expected a name"), (["api-key", "a", 're"ad'], "expected words of a scope")],
+)
+def test_a_line_that_would_be_refused_is_not_made(arguments, said):
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr

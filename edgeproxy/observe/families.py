@@ -172,6 +172,9 @@ FAMILIES: dict[str, Family] = {
     "edgeproxy_exposure_sink_failures_total": _counter("Failed writes of exposures.", "sink"),
     "edgeproxy_jwks_age_seconds": _age("Since the provider's keys were last fetched.", "provider"),
     "edgeproxy_jwks_failures_total": _counter("Failed fetches of a provider's keys.", "provider"),
+    "edgeproxy_credential_file_failures_total": _counter(
+        "Changes of a file of API keys or passwords that were not taken: it has a mistake.", "file"
+    ),
     "edgeproxy_jwt_revocations": _max("Entries of the provider's list of revoked tokens.", "provider"),
     "edgeproxy_jwt_revocation_failures_total": _counter(
         "Changes of the list of revoked tokens that could not be read whole.", "provider"

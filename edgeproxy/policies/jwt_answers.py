@@ -56,9 +56,12 @@ def refusal(request: Request, ctx: Context, reason: Reason, realm: str, scope: s
     later = _LATER.get(reason)
     if later is not None:
         status, kind, detail, seconds = later
-        return problem(request, ctx, status, kind, detail, [(b"Retry-After", seconds)])
-    status, kind, detail = _ANSWERS.get(reason, _INVALID)
-    return problem(request, ctx, status, kind, detail, [_challenge(kind, reason, realm, scope)])
+        answer = problem(request, ctx, status, kind, detail, [(b"Retry-After", seconds)])
+    else:
+        status, kind, detail = _ANSWERS.get(reason, _INVALID)
+        answer = problem(request, ctx, status, kind, detail, [_challenge(kind, reason, realm, scope)])
+    ctx.reason = reason.value  # for metrics and log, which tell no stranger
+    return answer
 
 
 def _challenge(kind: str, reason: Reason, realm: str, scope: str) -> tuple[bytes, bytes]:

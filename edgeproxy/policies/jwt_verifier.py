@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from edgeproxy.context import Context, Edit, Op, Verdict
 from edgeproxy.http.message import Request
-from edgeproxy.policies.jwt_budget import FailureBudget
+from edgeproxy.policies.failure_budget import FailureBudget
 from edgeproxy.policies.jwt_claims import Claims, Profile, Requirement, find_claim, render_claim
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.jwt_provider import JwtProvider

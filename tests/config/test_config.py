@@ -83,7 +83,7 @@ def test_policies_are_words_with_their_rules() -> None:
     assert [word for word, *_ in steps] == ["rate_limit", "geo", "jwt", "rate_limit", "ab", "headers"]
     assert steps[0].rule == ("per_client",)
     assert isinstance(steps[2].rule, JwtRule)
-    assert set(POLICIES) == {"geo", "jwt", "ab", "rate_limit", "headers", "use"}
+    assert set(POLICIES) == {"geo", "jwt", "api_key", "basic", "ab", "rate_limit", "headers", "use"}
 
 
 def test_a_policy_of_ones_own_brings_its_options() -> None:

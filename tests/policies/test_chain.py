@@ -93,7 +93,7 @@ def test_the_order_of_work_is_the_order_of_the_file() -> None:
         "ab",
     ]
     forged = ("Authorization", bearer("u")[1][:-2] + "xx")
-    assert refusal(ask(made, forged)[1]) == ("jwt", "invalid-token", 401)
+    assert refusal(ask(made, forged)[1]) == ("jwt", "malformed", 401)
     ctx, decision = ask(made, bearer("u"))
     assert refusal(decision) is None, "the forged token spent nothing of u"
     assert "checkout" in ctx.variants

@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from edgeproxy.context import Context, Edit, Op, Verdict
 from edgeproxy.http.message import Request
+from edgeproxy.policies.failure_budget import FailureBudget
 from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtRule, configured_keys
-from edgeproxy.policies.jwt_budget import FailureBudget
 from edgeproxy.recall import Recorder
 from edgeproxy.snapshot import Snapshot
 from tests.policies.jwt_tokens import (

@@ -1,7 +1,7 @@
-"""How many forged tokens of one client are looked at within a second.
+"""How many wrong credentials of one client are looked at within a second.
 
-A signature costs the edge up to 200 µs and whoever forges nothing. Only failures are counted, so a
-gateway with many good users never runs out; what is remembered as good passes in any case.
+A signature costs the edge up to 200 µs, a password 40 ms, and whoever forges nothing. Only failures are
+counted, so a gateway with many good users never runs out; what is remembered as good passes in any case.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ _ALL_CLIENTS = 2000  # failures in a second after which one failure is enough to
 
 
 class FailureBudget:
-    """Failed tokens by client and second, in one worker."""
+    """Failures by client and second, in one worker."""
 
     __slots__ = ("_failed", "_most", "_second", "_total")
 
@@ -25,14 +25,14 @@ class FailureBudget:
         self._total = 0
 
     def is_spent(self, client: str, now: float) -> bool:
-        """Whether `client` may have no more tokens looked at in this second (steady seconds)."""
+        """Whether `client` may have no more looked at in this second (steady seconds)."""
         if int(now) != self._second or not self._failed:
             return False
         failed = self._failed.get(_network(client), 0)
         return failed >= self._most or (failed > 0 and self._total >= _ALL_CLIENTS)
 
     def charge(self, client: str, now: float) -> None:
-        """A token of `client` was looked at and is forged."""
+        """What `client` sent was looked at and is wrong."""
         if int(now) != self._second:
             self._second = int(now)
             self._total = 0
