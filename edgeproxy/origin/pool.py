@@ -179,7 +179,8 @@ class Pool:
             if server.url.tls:
                 server.dialer.remember(connection)
             server.in_flight -= 1
-            idle_until = now + self._idle_for
+            patience = connection.patience
+            idle_until = now + (patience if patience < self._idle_for else self._idle_for)
             connection.deadline = idle_until if idle_until < too_old else too_old
             server.idle.append(connection)
 

@@ -9,6 +9,8 @@ it was read from the socket, without another copy.
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Callable
 from typing import Protocol
 
@@ -21,6 +23,8 @@ MAX_HEAD = 64 * 1024  # bytes of a head, or of a trailer section
 MAX_FIELDS = 256
 MAX_INTERIM = 10  # 1xx responses before the final one
 
+_TIMEOUT = re.compile(rb"(?:^|,)\s*timeout\s*=\s*([0-9]{1,9})\b", re.IGNORECASE)
+_MARGIN = 0.8  # of the time that an origin says it keeps idle connections
 _UNTIL_EOF = -1
 _FRAMED = 0  # llhttp sees every byte
 _NO_TRAILERS: list[Field] = []
@@ -88,6 +92,7 @@ class ResponseReader:
         "in_head",
         "keep",
         "on_switch",
+        "patience",
         "unclean",
     )
 
@@ -95,6 +100,7 @@ class ResponseReader:
         self._sink: ResponseSink | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._spent = False  # the parser waits for bytes that will not come: replace it
+        self.patience = math.inf  # seconds that the origin keeps an idle connection, if it said so
         self.expect(for_head=False)
 
     def expect(self, *, for_head: bool) -> None:
@@ -224,6 +230,8 @@ class ResponseReader:
         self.keep = self._parser.should_keep_alive()
         if not self.keep or b"connection" in headers.index:
             self._check_version(headers)
+        if b"keep-alive" in headers.index:
+            self._take_hint(headers)
         if self._for_head or status == 204 or status == 304:
             length = self._without_body(status, headers)
         else:
@@ -269,6 +277,12 @@ class ResponseReader:
             raise origin_error("http_protocol_error", "the version is neither HTTP/1.1 nor HTTP/1.0")
         elif b"transfer-encoding" in headers:
             raise origin_error("http_protocol_error", "HTTP/1.0 has no Transfer-Encoding")
+
+    def _take_hint(self, headers: Headers) -> None:
+        """`Keep-Alive: timeout=5`: after that the origin closes, perhaps under the next request."""
+        hint = _TIMEOUT.search(headers.get(b"keep-alive") or b"")
+        if hint is not None:
+            self.patience = int(hint[1]) * _MARGIN
 
     def _without_body(self, status: int, headers: Headers) -> int | None:
         """HEAD, 204 and 304 end with their head (RFC 9112 §6.3); returns the length that it says."""

@@ -62,7 +62,7 @@ class Timeouts(Model):
     between_bytes: Above0 = 30.0
     """Between two reads of a response, and between two writes of a request body."""
     idle: Above0 = 60.0
-    """How long an unused connection is kept; keep it below the origin's own idle timeout."""
+    """How long an unused connection is kept; less when the origin's Keep-Alive field says less."""
     max_age: Duration = 0.0
     """How old a connection may become; closed between two requests. 0 means no limit."""
     total: Duration = 0.0

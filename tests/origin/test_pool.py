@@ -112,6 +112,34 @@ async def test_unused_connections_are_closed_after_their_time() -> None:
         await origin.peers[0].ended.wait()
 
 
+@pytest.mark.parametrize(
+    ("hint", "kept_for"),
+    [
+        (b"timeout=5", 4.0),
+        (b"Timeout=10, max=100", 8.0),
+        (b"max=100, timeout = 5", 4.0),
+        (b"timeout=0", 0.0),
+        (b"timeout=600", 20.0),
+        (b"timeout=soon", 20.0),
+        (b"xtimeout=5", 20.0),
+        (b"", 20.0),
+    ],
+)
+async def test_an_idle_connection_goes_before_the_origin_closes_it(hint: bytes, kept_for: float) -> None:
+    clock = SetClock()
+    response = OK.replace(b"\r\n\r\n", b"\r\nKeep-Alive: " + hint + b"\r\n\r\n")
+    async with (
+        ScriptedOrigin(always(response)) as origin,
+        upstream(origin.url, clock=clock, timeouts={"idle": "20s"}) as made,
+    ):
+        await ask(made)
+        if kept_for:
+            sweep(made, clock, kept_for - 0.1)
+            assert kept(made) == 1
+        sweep(made, clock, 0.2)
+        assert kept(made) == 0
+
+
 async def test_no_more_than_max_idle_are_kept() -> None:
     async with ScriptedOrigin(always(OK)) as origin, upstream(origin.url, max_idle=2) as made:
         connections = [await made.connect() for _ in range(4)]
