@@ -9,6 +9,7 @@ from __future__ import annotations
 from edgeproxy.errors import RequestError
 from edgeproxy.record import record
 
+SPACE = b" \t"  # may stand around any value (RFC 9110 §5.5); the parser leaves what is behind it
 FRAMING_FIELDS = frozenset({b"content-length", b"transfer-encoding", b"host"})
 
 
@@ -31,11 +32,12 @@ def check_framing(index: dict[bytes, bytes], *, http10: bool) -> Framing:
     if coding is not None:
         if http10 or length is not None:
             raise RequestError(400, "bad-framing", "Transfer-Encoding cannot be used in this request.")
-        if coding.lower() != b"chunked":
+        if coding.strip(SPACE).lower() != b"chunked":
             raise RequestError(501, "bad-framing", "The only transfer coding understood here is chunked.")
         return Framing(None, expects)
     if length is None:
         return Framing(0, expects)
+    length = length.strip(SPACE)
     if not (length.isdigit() and len(length) <= 18):
         raise RequestError(400, "bad-framing", "Content-Length must be one decimal number.")
     return Framing(int(length), expects)

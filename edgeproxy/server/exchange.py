@@ -80,6 +80,11 @@ class Exchange:
         """The connection, to be handed over; HTTP/1.0 knows no Upgrade (RFC 9110 §7.8)."""
         return None if self.http10 else ClientWire(self._protocol, self)
 
+    @property
+    def received(self) -> bool:
+        """Is the request here whole?"""
+        return self.body is None or self.body.complete
+
     def interim(self, status: int, fields: list[Field]) -> None:
         """A 1xx answer (RFC 9110 §15.2); HTTP/1.0 clients must not get one."""
         if not (self.started or self.gone or self.http10):

@@ -295,12 +295,14 @@ class EdgeProtocol(RequestReader):
 
     def _reject(self, error: RequestError) -> None:
         """Refuse what could not be parsed or admitted, and close; nothing of it is kept."""
-        if self.closing:
+        if self.closing or self._nobodys():
             return
         self.closing = True
         self.at_rest = False
         self.waiting.clear()
         self.hall.rejected(self.peer, error)
+        if self.exchange is not None and self.exchange.received:
+            return  # it was a request behind this one, whose answer comes all the same, and is the last
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.lost()
@@ -314,6 +316,12 @@ class EdgeProtocol(RequestReader):
             answer.head + self.hall.edge.signature_lines + date + CLOSE + b"\r\n" + answer.body
         )
         self.transport.close()
+
+    def _nobodys(self) -> bool:
+        """Did the fault come behind a whole request that said close? Such bytes are not looked at (RFC 9112
+        §9.6)."""
+        last = self.waiting[-1] if self.waiting else self.exchange
+        return last is not None and not last.keep_alive and last.received
 
     # --- deadlines, flow, shutdown
 
