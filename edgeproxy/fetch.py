@@ -160,7 +160,8 @@ class Fetcher:
         """
         trip = None
         if self.peers is not None:
-            leader = self.peers.leader(flight.key, self.clock(), instead_of=instead_of)
+            anew = job.fetch.cause is Cause.REQUEST  # the client wants it from the origin
+            leader = self.peers.leader(flight.key, self.clock(), instead_of=instead_of, anew=anew)
             if leader is not None and instead_of < 0:
                 flight.leader = leader.slot
                 trip = Trip(self, job, leader.upstream, leader.meters, leader.flight)

@@ -26,11 +26,13 @@ class FlightTable:
         self._segment = Segment(CELLS * 16)
         self._cells = self._segment.cells  # digest, then deadline in ms, whether landed, and slot
 
-    def claim(self, digest: bytes, slot: int, now: float, *, instead_of: int = -1) -> int | None:
+    def claim(
+        self, digest: bytes, slot: int, now: float, *, instead_of: int = -1, anew: bool = False
+    ) -> int | None:
         """None when this worker leads now, or may go alone; else the slot of the worker that leads or led.
 
-        `instead_of` is a worker that was asked in vain. `digest` has at least 8 bytes. Raises OSError when
-        the kernel is out of locks.
+        `instead_of` is a worker that was asked in vain; `anew`: a fetch that is over will not do.
+        `digest` has at least 8 bytes. Raises OSError when the kernel is out of locks.
         """
         number, at = _place(digest)
         cells = self._cells
@@ -39,10 +41,11 @@ class FlightTable:
         try:
             deadline, rest = divmod(cells[2 * at + 1], _DEADLINE)
             leader = rest % _LANDED
-            if deadline > moment and leader not in (slot, instead_of):
+            over = rest >= _LANDED
+            if deadline > moment and leader not in (slot, instead_of) and not (anew and over):
                 if cells[2 * at] == number:
                     return leader
-                if rest < _LANDED:
+                if not over:
                     return None  # somebody fetches another key: both go their way
             cells[2 * at] = number
             cells[2 * at + 1] = (moment + int(LONGEST * _MILLISECOND)) * _DEADLINE + slot

@@ -56,10 +56,11 @@ class Peers:
         self._meters = meters
         self._ours: dict[bytes, tuple[bytes, float]] = {}  # digest -> key, and until when we can be asked
 
-    def leader(self, key: bytes, now: float, *, instead_of: int = -1) -> Leader | None:
-        """Who fetches `key` already; None when it is for this worker to do, which the others now know."""
+    def leader(self, key: bytes, now: float, *, instead_of: int = -1, anew: bool = False) -> Leader | None:
+        """Who fetches `key` already, or unless `anew` did a moment ago; None when it is for this worker to
+        do, which the others now know."""
         digest = self._digest(key)
-        slot = self._table.claim(digest, self._slot, now, instead_of=instead_of)
+        slot = self._table.claim(digest, self._slot, now, instead_of=instead_of, anew=anew)
         upstream = None if slot is None else self._upstreams.get(slot)
         if slot is not None and upstream is not None:
             return Leader(slot, upstream, self._meters, digest.hex().encode())

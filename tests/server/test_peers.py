@@ -133,6 +133,18 @@ async def test_another_variant_is_fetched_for_itself(tmp_path: Path) -> None:
         assert (await two.ask("/a", "Accept-Language: fr")).body == b"2"
 
 
+async def test_a_client_that_wants_it_from_the_origin_gets_it_from_there(tmp_path: Path) -> None:
+    counting = Counting(FRESH)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        await one.ask("/a")
+        assert (await two.ask("/a")).body == b"1"
+        assert (await two.ask("/a", "Cache-Control: no-cache")).body == b"2"
+        assert (await one.ask("/a", "Pragma: no-cache")).body == b"3"
+
+
 async def test_clients_cannot_ask_by_the_name_of_a_flight(tmp_path: Path) -> None:
     counting = Counting(FRESH)
     async with (
