@@ -13,6 +13,7 @@ from edgeproxy.context import Context
 from edgeproxy.decision import Decision, Fetch, Serve, ServeStale
 from edgeproxy.http.message import Headers, Request
 from edgeproxy.http.target import split_target
+from edgeproxy.origin.choose import OriginChoice
 from edgeproxy.pipeline import Visit, decide
 from edgeproxy.routes import Route
 from edgeproxy.shared import Shared
@@ -48,10 +49,9 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
         to_origin=tuple(ctx.to_origin),
         to_client=tuple(ctx.to_client),
         cache="" if answered else _cache_word(route, fetching, machine=parts.machine is not None),
-        key=""
-        if answered or route.rule is None
-        else visit.key(route.rule, ctx).decode("utf-8", "backslashreplace"),
+        key="" if answered else _key(visit, ctx),
         origin="" if answered else ctx.origin or "",
+        origin_why="" if answered else _why_that_origin(route, ctx),
         servers=() if answered or not ctx.origin else _servers(parts, ctx.origin),
     )
 
@@ -69,6 +69,22 @@ def _cache_word(route: Route, decision: Decision, *, machine: bool) -> str:
             return word
         return f"{word} ({known if machine else 'what is stored is known to the workers'})"
     return "hit (machine tier)" if machine else "answered by the cache"
+
+
+def _key(visit: Visit, ctx: Context) -> str:
+    """Of the request that policies made of this one, when they did."""
+    if visit.route.rule is None:
+        return ""
+    asked = visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
+    return asked.key(visit.route.rule, ctx).decode("utf-8", "backslashreplace")
+
+
+def _why_that_origin(route: Route, ctx: Context) -> str:
+    if ctx.origin_named:
+        return "a policy asks for it"
+    if isinstance(route.choose_origin, OriginChoice):
+        return route.choose_origin.explain(ctx).removeprefix(f"{ctx.origin}: ")
+    return ""
 
 
 def _servers(parts: Parts, origin: str) -> tuple[str, ...]:

@@ -31,6 +31,7 @@ class Explanation:
     cache: str = ""  # what the cache would say, in the words of Cache-Status
     key: str = ""  # the cache key, readable
     origin: str = ""
+    origin_why: str = ""  # what its choice decided
     servers: tuple[str, ...] = ()  # in the order they would be tried
 
     def as_dict(self) -> dict[str, object]:
@@ -55,8 +56,13 @@ class Explanation:
             "to_origin": _edits(self.to_origin),
             "to_client": _edits(self.to_client),
             "cache": {"result": self.cache, "key": self.key} if self.cache else None,
-            "origin": {"name": self.origin, "servers": list(self.servers)} if self.origin else None,
+            "origin": self._origin(),
         }
+
+    def _origin(self) -> dict[str, object] | None:
+        if not self.origin:
+            return None
+        return {"name": self.origin, "why": self.origin_why or None, "servers": list(self.servers)}
 
     def as_tree(self) -> str:
         """For people: lines of printable text."""
@@ -73,7 +79,7 @@ class Explanation:
         if self.cache:
             branches.append((_row("cache", self.cache), [f"key {self.key}"] if self.key else []))
         if self.origin:
-            branches.append((_row("origin", self.origin), list(self.servers)))
+            branches.append((_row("origin", self.origin, self.origin_why), list(self.servers)))
         if self.status:
             branches.append(
                 (_row("answer", f"{self.status}, from a policy: neither cache nor origin is asked"), [])

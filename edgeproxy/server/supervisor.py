@@ -96,7 +96,7 @@ class Supervisor:
 
     def __init__(self, path: Path, config: Config) -> None:
         self._path = path
-        self._config = config
+        self._config = self._started_with = config
         self._workers = worker_count(config)
         self._sockets = [[bind(one.address) for one in config.server.listen] for _ in range(self._workers)]
         self._admin = [bind(config.admin.listen)] if config.admin.listen is not None else []
@@ -170,7 +170,7 @@ class Supervisor:
                 "reload refused, the running configuration stays:\n%s", error
             )
             return
-        if waiting := needs_restart(self._config, config):
+        if waiting := needs_restart(self._started_with, config):
             logger.warning("not in force before the next restart: %s", ", ".join(waiting))
         self._shared.accepted()
         self._config = config

@@ -28,6 +28,7 @@ FULL = Explanation(
     cache="uri-miss",
     key="https shop.example.com /cart variant:checkout=fast",
     origin="eu",
+    origin_why="nearest to the client",
     servers=("http://10.0.1.5:8000", "http://10.0.1.6:8000"),
 )
 REFUSED = Explanation(
@@ -54,7 +55,7 @@ GET https://shop.example.com/cart
 │  └─ + RateLimit: "per_client";r=199
 ├─ cache    uri-miss
 │  └─ key https shop.example.com /cart variant:checkout=fast
-└─ origin   eu
+└─ origin   eu (nearest to the client)
    ├─ http://10.0.1.5:8000
    └─ http://10.0.1.6:8000
 """

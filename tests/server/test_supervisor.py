@@ -120,7 +120,10 @@ def test_a_reload_puts_another_admin_token_in_force_and_keeps_what_was_good(edge
     edge.write(route="later", workers=1)
     edge.reload()
     edge.until(lambda: "later" in edge.ask("/config", NEW).text)
-    assert edge.says("not in force before the next restart: server.workers")
+    warning = "not in force before the next restart: server.workers"
+    assert edge.says(warning)
+    edge.reload()
+    edge.until(lambda: edge.log.read_text().count(warning) == 2)
 
     assert edge.end() == 0
     log = edge.log.read_text()
