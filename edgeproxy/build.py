@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from edgeproxy.cache.rule import CacheRule, compile_rule
 from edgeproxy.cache.store import Store
 from edgeproxy.clock import steady
+from edgeproxy.compress import compressing
 from edgeproxy.config import Config, GuardRule, PolicyStep, UseRule
 from edgeproxy.config import Route as RouteSection
 from edgeproxy.context import Context, Policy
@@ -322,6 +323,8 @@ class Parts:
             hidden_query=hidden,
             meters=meters,
         )
+        if section.compress is not None:
+            route = compressing(route, section.compress.rule, self.slot)
         ws = section.websocket
         return route if ws is None else upgradable(route, TunnelRule(ws.idle, ws.tunnels))
 

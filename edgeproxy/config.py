@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PrivateAttr, StringConstraints, cre
 
 from edgeproxy.cache.rule import CacheSection
 from edgeproxy.config_checks import cross_checks
+from edgeproxy.config_compress import CompressSection
 from edgeproxy.config_dump import yaml_of
 from edgeproxy.config_errors import validated
 from edgeproxy.config_file import load
@@ -129,6 +130,14 @@ def _as_section(value: object) -> object:
     raise ValueError("expected a section like {ttl: 30s}, or false for no cache")
 
 
+def _as_compress(value: object) -> object:
+    if isinstance(value, bool):
+        return CompressSection() if value else None
+    if value is None or isinstance(value, dict):
+        return cast("object", value)
+    raise ValueError("expected true, false, or a section like {codings: [br, gzip]}")
+
+
 def _as_websocket(value: object) -> object:
     if isinstance(value, bool):
         return WebSocketSection() if value else None
@@ -153,6 +162,11 @@ class Route(Model):
     """How answers are cached; `false` for not at all. Default: as the origin says (RFC 9111)."""
     origin: Name | OriginRule
     """Name of the origin, or a rule that chooses one."""
+    compress: Annotated[
+        CompressSection | None,
+        BeforeValidator(_as_compress, json_schema_input_type=CompressSection | bool | None),
+    ] = None
+    """Compress what the origin did not? `true`, or a section that says what. Default: no."""
     websocket: Annotated[
         WebSocketSection | None,
         BeforeValidator(_as_websocket, json_schema_input_type=WebSocketSection | bool | None),

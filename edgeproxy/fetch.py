@@ -28,6 +28,7 @@ from edgeproxy.cache.settle import (
     settle,
 )
 from edgeproxy.cache.tags import invalidated_groups
+from edgeproxy.compress import prepare
 from edgeproxy.context import Clock
 from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, Retry, origin_error
@@ -205,6 +206,7 @@ class Fetcher:
         if request.method not in SAFE:
             self._invalidate(trip)
         if rule is None:
+            trip.press = prepare(trip)
             relay(trip, "")
             return
         flight = self._leaders.pop(trip, None)
@@ -213,6 +215,7 @@ class Fetcher:
             return
         if request.method == b"HEAD":
             self._update(trip, rule, now)
+        trip.press = prepare(trip)
         settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
         if isinstance(settled, Store):
             Recording(self, trip, rule, settled, flight or Flight[Job].of(job.fetch.key or b"", job)).begin()

@@ -7,6 +7,7 @@ from typing import Protocol
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import cache_status, x_cache
+from edgeproxy.compress import PressedDoor
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Fetch, Serve
 from edgeproxy.door import Door
@@ -114,7 +115,10 @@ def relay(trip: Trip, reason: str) -> None:
     if cookie is not None:  # only here: what is stored or shared belongs to no client
         fields = [*fields, cookie]
     door.start(trip.status, fields, status, trip.length)
-    trip.relay_to(door)
+    if trip.press is None:
+        trip.relay_to(door)
+    else:
+        trip.relay_to(door, PressedDoor(trip, door, trip.press))
 
 
 def fields_for_client(trip: Trip, rule: CacheRule | None, cause: Cause) -> list[Field]:

@@ -81,6 +81,8 @@ class Visit:
         rule = self.route.rule
         if rule is not None and rule.known_codings:
             request = _with_known_codings(request)
+        if self.route.compression is not None:
+            request = self.route.compression.rule.narrowed(request)
         self.request = request  # as it goes on from here
         self.client = edge.client_address(request.peer, request.headers) if of is None else of.client
         self.plain = (

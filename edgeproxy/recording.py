@@ -10,6 +10,7 @@ from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Body, Flight
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry
+from edgeproxy.compress import PressedBody
 from edgeproxy.errors import OriginError
 from edgeproxy.http.message import Field
 from edgeproxy.job import Job, fields_for_client, serve
@@ -56,7 +57,7 @@ class Recording:
         for job in flight.jobs:
             self.share(job)
         trip.on_done = self._done
-        trip.flow_to(self._body)
+        trip.flow_to(self._body if trip.press is None else PressedBody(self._body, trip.press))
 
     def share(self, job: Job) -> None:
         """Let one client read the body that is being recorded, or send it off alone (A69)."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edgeproxy.context import Context, Policy, Verdict
+from edgeproxy.http.coding import CodingRule
 from edgeproxy.http.last_hop import LIMITED, LastHop, max_forwards
 from edgeproxy.http.message import Field, Request, Response
 from edgeproxy.http.replies import problem
@@ -16,6 +17,7 @@ from edgeproxy.record import record
 
 if TYPE_CHECKING:
     from edgeproxy.cache.rule import CacheRule
+    from edgeproxy.observe.compression import CodingMeters
     from edgeproxy.observe.outcome import RouteMeters
     from edgeproxy.origin.request import Forwarding
 
@@ -68,6 +70,14 @@ class TunnelRule:
 
 
 @record
+class Compression:
+    """What a route compresses, and where that is counted, by coding."""
+
+    rule: CodingRule
+    meters: Mapping[bytes, CodingMeters]
+
+
+@record
 class Route:
     """One route, ready to run. `hidden_query` are parameters that go neither on nor into the key."""
 
@@ -83,6 +93,7 @@ class Route:
     forwarding: Forwarding
     hidden_query: tuple[bytes, ...]
     meters: RouteMeters
+    compression: Compression | None = None
     websocket: TunnelRule | None = None  # set: what comes by this route becomes a WebSocket
     upgraded: Route | None = None  # the same route for requests that want to be one
 

@@ -25,6 +25,7 @@ from edgeproxy.peers import FLIGHT
 if TYPE_CHECKING:
     import asyncio
 
+    from edgeproxy.compress import Press
     from edgeproxy.job import Job
 
 NOTHING: frozenset[bytes] = frozenset()
@@ -77,6 +78,7 @@ class Trip:
         "on_done",
         "over",
         "position",
+        "press",
         "report",
         "status",
         "upstream",
@@ -108,6 +110,7 @@ class Trip:
         self._door: Door | None = None
         self._target: Target | None = None
         self._expecting: Expecting | None = None  # the origin to say that it wants the body
+        self.press: Press | None = None  # that the body goes through on its way
         self._insists = False  # on sending the body: the origin does not know how to be asked
 
     # --- there
@@ -336,9 +339,13 @@ class Trip:
             self.connection.server, self._key, secure=self.job.visit.request.secure
         )
 
-    def relay_to(self, door: Door) -> None:
-        """The body is for this door alone: the origin waits while the client is slow."""
-        self._door = door
+    def relay_to(self, door: Door, through: Target | None = None) -> None:
+        """The body is for this door alone: the origin waits while the client is slow. `through` changes it on
+        the way."""
+        if through is None:
+            self._door = door
+        else:
+            self._target = through
         door.on_drain = self._resume
 
     def flow_to(self, target: Target) -> None:
@@ -365,6 +372,8 @@ class Trip:
                 self.report.error = error.error
                 door.abort()
         elif target is not None:
+            if error is not None:
+                self.report.error = error.error
             target.end(broken=error is not None)
         if self.on_done is not None:
             self.on_done(error)

@@ -50,7 +50,7 @@ LAYERS = [
     {"cache", "policies", "origin", "observe"},
     {"routes"},
     {"feeds", "pipeline", "flight_table", "purge_journal"},
-    {"peers", "tunnel", "expect"},
+    {"peers", "tunnel", "expect", "compress"},
     {"trip"},
     {"job"},
     {"recording"},

@@ -82,6 +82,9 @@ FAMILIES: dict[str, Family] = {
     "edgeproxy_policy_errors_total": _counter("Exceptions inside a policy.", "policy"),
     "edgeproxy_bad_requests_total": _counter("Requests refused by the door, before any route.", "reason"),
     "edgeproxy_unhandled_errors_total": _counter("Exceptions nobody expected, answered with 500."),
+    "edgeproxy_compression_bytes_total": _counter(
+        "Bytes of bodies `before` and `after` the edge compressed them.", "route", "coding", "side"
+    ),
     # Connections
     "edgeproxy_connections": _sum("Open client connections."),
     "edgeproxy_connections_accepted_total": _counter(
