@@ -213,9 +213,9 @@ class Fetcher:
         if trip.flight and flight is not None and not self._unwrapped(trip):
             self._lead(job, flight, instead_of=flight.leader)
             return
+        trip.press = prepare(trip)
         if request.method == b"HEAD":
             self._update(trip, rule, now)
-        trip.press = prepare(trip)
         settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
         if isinstance(settled, Store):
             Recording(self, trip, rule, settled, flight or Flight[Job].of(job.fetch.key or b"", job)).begin()

@@ -171,6 +171,25 @@ async def test_head_says_what_get_would(stage: Stage) -> None:
     assert hit["content-length"] == str(len(got.body))
 
 
+async def test_head_updates_what_is_stored_compressed(stage: Stage) -> None:
+    async def script(peer: Peer) -> None:
+        while head := await peer.head():
+            answer = page('ETag: "v1"', "Vary: Origin")
+            await peer.send(
+                answer.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if head.startswith(b"HEAD") else answer
+            )
+
+    edge, origin = await stage(script)
+    await edge.ask("/a", "Accept-Encoding: br")
+    entry = next(iter(edge.worker.hall.edge.store))
+    entry.fresh_until -= 100
+    await edge.ask("/a", "Accept-Encoding: br", method="HEAD")
+    hit = await edge.ask("/a", "Accept-Encoding: br")
+    assert "; hit" in hit["cache-status"]
+    assert (plain(hit), hit["etag"], hit["vary"]) == (TEXT, 'W/"v1"', "Origin, Accept-Encoding")
+    assert len(origin.heads) == 2
+
+
 async def test_a_validated_answer_stays_what_it_is(stage: Stage) -> None:
     async def script(peer: Peer) -> None:
         while head := await peer.head():

@@ -6,7 +6,6 @@ import re
 
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.ranges import partial
-from edgeproxy.http.coding import varied, weakened
 from edgeproxy.http.dates import parse_date
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.wire import response
@@ -79,18 +78,9 @@ def validates(entry: Entry, headers: Headers) -> bool:
     return modified is None or entry.last_modified is None or modified == entry.last_modified
 
 
-def _still_coded(entry: Entry, news: list[Field]) -> list[Field]:
-    """A 304 speaks of what the origin has; what we compressed of it keeps its weak tag and its Vary."""
-    news = varied(news) if any(name.lower() == b"vary" for name, _ in news) else news
-    weak = entry.etag is not None and entry.etag.startswith(b"W/")
-    return [weakened(field) for field in news] if weak else news
-
-
 def freshened_fields(entry: Entry, fields: list[Field]) -> list[Field]:
     """The entry's fields with those of a 304 in their place (RFC 9111 §3.2)."""
     news = [field for field in fields if field[0].lower() not in _KEPT]
-    if b"content-encoding" in entry.response.names:
-        news = _still_coded(entry, news)
     names = {name.lower() for name, _ in news}
     stored = [field for field in entry.response.fields if field[0].lower() not in names]
     return [field for field in stored if field[0].lower() != b"content-length"] + news

@@ -136,11 +136,7 @@ def head_update(
     if (
         status != entry.response.status
         or not validates(entry, headers)
-        or (
-            length is not None
-            and length != b"%d" % len(entry.response.body)
-            and (b"content-encoding" in headers) == (b"content-encoding" in entry.response.names)
-        )
+        or (length is not None and length != b"%d" % len(entry.response.body))
     ):
         return None
     return freshen(rule, request, entry, headers, requested_at, responded_at)
