@@ -50,14 +50,20 @@ from edgeproxy.policies.ab import AbTest
 from edgeproxy.policies.api_key import ApiKeyAuth, ApiKeyRule, parse_keys
 from edgeproxy.policies.basic import BasicAuth, BasicRule, parse_users
 from edgeproxy.policies.condition import condition
+from edgeproxy.policies.cookies import CookieRule, Cookies
+from edgeproxy.policies.cors import Cors, CorsRule
 from edgeproxy.policies.geo import Geo, GeoRule, Locate
 from edgeproxy.policies.geo_data import GeoDatabase
 from edgeproxy.policies.guard import Guarded
 from edgeproxy.policies.headers import HeaderEdits, HeadersRule
+from edgeproxy.policies.ip import IpList, IpRule
 from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtProvider, JwtRule, configured_keys
 from edgeproxy.policies.keyed import Keyed
 from edgeproxy.policies.purge_method import PurgeByMethod
 from edgeproxy.policies.rate_limit import RateLimiter
+from edgeproxy.policies.redirect import Redirect, RedirectRule
+from edgeproxy.policies.respond import Maintenance, MaintenanceRule, Respond, RespondRule
+from edgeproxy.policies.rewrite import Rewrite, RewriteRule
 from edgeproxy.purge_log import PurgeKind
 from edgeproxy.routes import Match, Route, RouteTable, TunnelRule
 from edgeproxy.shared import Shared
@@ -355,8 +361,9 @@ class Parts:
             return ApiKeyAuth(rule, self._listed(rule.file, parse_keys))
         if isinstance(rule, BasicRule):
             return BasicAuth(rule, self._listed(rule.file, parse_users), secrets.token_bytes(32))
-        if isinstance(rule, HeadersRule):
-            return HeaderEdits(rule)
+        simple = _SIMPLE.get(type(rule))
+        if simple is not None:
+            return simple(rule)
         if isinstance(rule, UseRule):
             return _imported(rule)
         names = cast(tuple[str, ...], rule)
@@ -448,6 +455,18 @@ def _feed_of(previous: Parts | None, name: str, provider: JwtProvider) -> JwksFe
 
 
 _IN_QUERY = (JwtProvider, ApiKeyRule)  # sections that may have credentials stand in a URL
+
+_SIMPLE: dict[type, Callable[[Any], Policy]] = {
+    CookieRule: Cookies,
+    CorsRule: Cors,
+    HeadersRule: HeaderEdits,
+    IpRule: IpList,
+    MaintenanceRule: Maintenance,
+    RedirectRule: Redirect,
+    RespondRule: Respond,
+    RewriteRule: Rewrite,
+}
+"""Policies that need nothing but their own section."""
 
 
 def _nowhere(ctx: Context) -> str:

@@ -40,12 +40,18 @@ from edgeproxy.policies.ab_rule import Experiment
 from edgeproxy.policies.api_key import ApiKeyRule
 from edgeproxy.policies.basic import BasicRule
 from edgeproxy.policies.condition import WhenField
+from edgeproxy.policies.cookies import CookieRule
+from edgeproxy.policies.cors import CorsRule
 from edgeproxy.policies.geo import GeoRule, GeoSection
 from edgeproxy.policies.guard import NEVER_OPEN
 from edgeproxy.policies.headers import HeadersRule
+from edgeproxy.policies.ip import IpRule
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_rule import JwtRule
 from edgeproxy.policies.rate_limit_rule import RateLimit
+from edgeproxy.policies.redirect import RedirectRule
+from edgeproxy.policies.respond import MaintenanceRule, RespondRule
+from edgeproxy.policies.rewrite import RewriteRule
 from edgeproxy.units import Model, Size
 
 ClassPath = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
@@ -58,6 +64,13 @@ POLICIES: dict[str, Any] = {
     "ab": Annotated[Names, Field(description="Name of an experiment, or a list of them.")],
     "rate_limit": Annotated[Names, Field(description="Name of a rate limit, or a list of them.")],
     "headers": HeadersRule,
+    "cookies": CookieRule,
+    "cors": CorsRule,
+    "ip": IpRule,
+    "maintenance": MaintenanceRule,
+    "redirect": RedirectRule,
+    "respond": RespondRule,
+    "rewrite": RewriteRule,
     "use": Annotated[ClassPath, Field(description="A policy of your own: `mypackage.module:MyPolicy`.")],
 }
 """Word of the YAML -> what stands under it. A new policy is a line here."""

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from edgeproxy.config_experiments import experiment_checks
+from edgeproxy.config_preflights import preflight_checks
 from edgeproxy.config_reach import Reach
 from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, either, plain, spelled, suggestion
 from edgeproxy.config_walk import listed, policies, routes, section, texts
@@ -278,6 +279,6 @@ def _unreachable(document: Document) -> Iterator[Problem]:
 
 
 _CHECKS = (
-    _names, _countries, _places, _claims, _conditions, experiment_checks, _admin, _listeners, _twins,
-    _unreachable,
+    _names, _countries, _places, _claims, _conditions, experiment_checks, preflight_checks,
+    _admin, _listeners, _twins, _unreachable,
 )  # fmt: skip

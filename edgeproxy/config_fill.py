@@ -13,7 +13,7 @@ from pathlib import Path
 
 from edgeproxy.config_tree import Problem, Tree, TreePath
 
-MAX_FILLED = 64 * 1024
+MAX_FILLED = 1024 * 1024
 """Characters of a value once it is filled in, and bytes of a file it may name."""
 
 _PLACE = re.compile(r"\$\$|\$\{([^{}]*)\}|\$\{")

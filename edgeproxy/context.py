@@ -20,6 +20,7 @@ class Op(Enum):
     SET = "set"  # replace every line of that name
     ADD = "add"  # append a line
     REMOVE = "remove"  # drop every line of that name
+    CHANGE = "change"  # each line of that name becomes what `change` makes of it; answers only
 
 
 @record
@@ -33,13 +34,14 @@ class Edit:
     op: Op
     name: bytes
     value: bytes = b""
+    change: Callable[[bytes], bytes | None] | None = None  # value -> value, None to drop the line
     lower: bytes = field(init=False, repr=False, compare=False)
     line: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         made = cast(Any, self)  # frozen to everybody else
         made.lower = self.name.lower()
-        made.line = b"" if self.op is Op.REMOVE else b"%b: %b\r\n" % (self.name, self.value)
+        made.line = b"" if self.op in (Op.REMOVE, Op.CHANGE) else b"%b: %b\r\n" % (self.name, self.value)
 
 
 @record

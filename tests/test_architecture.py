@@ -76,6 +76,8 @@ SHARED = {
     "condition_facts",
     "networks",
     "patterns",
+    "linear_regex",
+    "templates",
 }  # helpers of several policies; jwt_keys is one of jwt alone
 ONLY_IN = {"lmdb": ("cache", "machine")}
 FILES = sorted(PACKAGE.rglob("*.py"))

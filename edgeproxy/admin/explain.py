@@ -11,7 +11,7 @@ from edgeproxy.context import Edit, Note, Op
 from edgeproxy.record import record
 
 _SECRET = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie", b"x-api-key"})
-_SIGN = {Op.SET: "", Op.ADD: "+ ", Op.REMOVE: "- "}
+_SIGN = {Op.SET: "", Op.ADD: "+ ", Op.REMOVE: "- ", Op.CHANGE: "~ "}
 
 
 @record
@@ -142,7 +142,7 @@ def _edits(edits: Iterable[Edit]) -> list[dict[str, str]]:
 
 def _edit_line(edit: Edit) -> str:
     name = edit.name.decode("latin-1")
-    return f"{_SIGN[edit.op]}{name}" + ("" if edit.op is Op.REMOVE else f": {_value(edit)}")
+    return f"{_SIGN[edit.op]}{name}" + ("" if edit.op in (Op.REMOVE, Op.CHANGE) else f": {_value(edit)}")
 
 
 def _printable(line: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 
 from edgeproxy.context import Edit, Op
@@ -44,11 +44,22 @@ def apply_edits(fields: Iterable[Field], edits: Iterable[Edit]) -> list[Field]:
         if edit.op is Op.ADD:
             result.append((edit.name, edit.value))
             continue
+        if edit.op is Op.CHANGE:
+            result = list(_changed(result, edit))
+            continue
         kept = [field for field in result if field[0].lower() != lower]
         if edit.op is Op.SET:
             kept.append((edit.name, edit.value))
         result = kept
     return result
+
+
+def _changed(fields: Iterable[Field], edit: Edit) -> Iterator[Field]:
+    for name, value in fields:
+        if name.lower() != edit.lower or edit.change is None:
+            yield name, value
+        elif (changed := edit.change(value)) is not None:
+            yield name, changed
 
 
 def edits_as_lines(edits: Iterable[Edit], names: frozenset[bytes]) -> bytes | None:

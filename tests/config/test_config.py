@@ -80,10 +80,22 @@ def test_minimal_yaml_gets_every_default() -> None:
 def test_policies_are_words_with_their_rules() -> None:
     config = load_config(FOLDER / "edge.yaml")
     steps = config.routes[0].policies
-    assert [word for word, *_ in steps] == ["rate_limit", "geo", "jwt", "rate_limit", "ab", "headers"]
+    assert [word for word, *_ in steps] == [
+        "rate_limit",
+        "geo",
+        "jwt",
+        "rate_limit",
+        "ab",
+        "headers",
+        "cookies",
+        "rewrite",
+    ]
     assert steps[0].rule == ("per_client",)
     assert isinstance(steps[2].rule, JwtRule)
-    assert set(POLICIES) == {"geo", "jwt", "api_key", "basic", "ab", "rate_limit", "headers", "use"}
+    assert set(POLICIES) == {
+        "geo", "jwt", "api_key", "basic", "ab", "rate_limit", "headers", "use",
+        "cookies", "cors", "ip", "maintenance", "redirect", "respond", "rewrite",
+    }  # fmt: skip
 
 
 def test_a_policy_of_ones_own_brings_its_options() -> None:

@@ -164,13 +164,13 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         pytest.param(
             "${RAW}", "bytes in the variable RAW that are not UTF-8", id="variable that is not UTF-8"
         ),
-        pytest.param("${file:half}${file:half}${file:half}", "more than 64 KiB filled in", id="too much"),
+        pytest.param("${file:half}${file:half}${file:half}", "more than 1024 KiB filled in", id="too much"),
         pytest.param("${A B}", "names nothing", id="no name"),
     ],
 )
 def test_what_cannot_be_filled_in_is_a_problem_of_its_line(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"\xe9")
-    (tmp_path / "half").write_bytes(b"x" * 32768)
+    (tmp_path / "half").write_bytes(b"x" * 524_288)
     document = parse(f'\na: "{text}"'.encode(), "edge.yaml", tmp_path, {"RAW": "\udce9"})
     assert document.report(document.problems).startswith("edge.yaml:2: a: ")
     assert said in document.problems[0].text

@@ -28,7 +28,7 @@ FILED = "from-a-file-0123456789"
 def furnish(folder: Path) -> Path:
     """The files that the goldens name."""
     (folder / "secret.txt").write_text(f"{FILED}\n", encoding="utf-8")
-    (folder / "big.txt").write_text("x" * (64 * 1024 + 1), encoding="utf-8")
+    (folder / "big.txt").write_text("x" * (1024 * 1024 + 1), encoding="utf-8")
     return folder
 
 
