@@ -76,6 +76,11 @@ class Exchange:
         self._left: int | None = None
 
     @property
+    def until_close(self) -> bool:
+        """Does the end of the connection say where the body ends, as for clients of HTTP/1.0?"""
+        return not self._chunked and self._left is None
+
+    @property
     def wire(self) -> ClientWire | None:
         """The connection, to be handed over; HTTP/1.0 knows no Upgrade (RFC 9110 §7.8)."""
         return None if self.http10 else ClientWire(self._protocol, self)

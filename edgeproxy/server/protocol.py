@@ -9,6 +9,8 @@ ASGI messages. What takes time becomes an `Exchange` that the fetch writes to. R
 
 from __future__ import annotations
 
+import socket
+import struct
 from collections import deque
 from typing import Any
 
@@ -281,10 +283,13 @@ class EdgeProtocol(RequestReader):
             self.transport.close()
 
     def exchange_aborted(self, exchange: Exchange) -> None:
-        """An answer broke off: reset, so that nobody takes it for whole."""
+        """An answer broke off: nobody must take it for whole. A reset says so where the close is the end."""
         self._count(exchange, "aborted", steady())
         self.exchange = None
         self.closing = True
+        if exchange.until_close:
+            connected = self.transport.get_extra_info("socket")
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.transport.abort()
 
     def _close_after_answer(self) -> None:
