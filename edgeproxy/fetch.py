@@ -47,6 +47,7 @@ from edgeproxy.tunnel import Tunnels
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
 SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"})  # invalidate nothing
+GONE = (404, 410)  # such an answer says that what is stored is out of date, other errors do not
 REFRESH_CAP = 1000  # refreshes behind clients' backs at once; beyond it stale answers stay stale
 
 
@@ -117,6 +118,8 @@ class Fetcher:
         """Validate or fetch anew behind the clients' backs: one per key, capped."""
         key = job.fetch.key
         if key is None or self.flights.find(key) is not None or self.refreshing >= REFRESH_CAP:
+            return
+        if job.fetch.entry is not None and job.ctx.now < job.fetch.entry.rests_until:
             return
         flight = self.flights.lead(key, job.ctx.now)
         flight.refreshes = True
@@ -213,6 +216,15 @@ class Fetcher:
         if trip.flight and flight is not None and not self._unwrapped(trip):
             self._lead(job, flight, instead_of=flight.leader)
             return
+        try:
+            self._settle(trip, flight, rule, now)
+        except Exception:
+            if flight is not None and not flight.landed:
+                self._leaders[trip] = flight  # `failed` has an answer for all who wait
+            raise
+
+    def _settle(self, trip: Trip, flight: Flight[Job] | None, rule: CacheRule, now: float) -> None:
+        job, request = trip.job, trip.job.visit.request
         trip.press = prepare(trip)
         if request.method == b"HEAD":
             self._update(trip, rule, now)
@@ -235,6 +247,8 @@ class Fetcher:
         if flight is not None:
             self.landed(flight)
         now = self.clock()
+        if trip.job.fetch.entry is not None:
+            trip.job.fetch.entry.rest(now)
         for job in flight.jobs if flight is not None else [trip.job]:
             rule, entry, request = job.visit.route.rule, job.fetch.entry, job.visit.request
             if job.peer is not None:
@@ -271,6 +285,11 @@ class Fetcher:
     def _pass(self, trip: Trip, flight: Flight[Job] | None, settled: Pass, now: float) -> None:
         """Nobody else may have it."""
         job = trip.job
+        if job.fetch.entry is not None:
+            if trip.status < 400 or trip.status in GONE:
+                job.fetch.entry.end(now)
+            else:
+                job.fetch.entry.rest(now)
         if flight is not None:
             self.landed(flight)
             if settled.remember:
@@ -298,6 +317,7 @@ class Fetcher:
         entry = settled.entry
         if stale:
             trip.abandon()
+            entry.rest(now)
         else:  # what follows a 304 is nobody's; it is read to its end
             job.visit.edge.store.renew(entry, trip.position)
         if flight is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeproxy.cache.key import normalised_query, without_parameters
+from edgeproxy.cache.key import normalised_query, only_keyed, without_parameters
 from edgeproxy.door import Door, Report, RequestBody
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.expect import Expecting
@@ -169,8 +169,10 @@ class Trip:
         plain = body is None and not ctx.to_origin and fetch.entry is None and visit.plain and not self.flight
         if plain and visit.sent is not None and visit.sent[0] == connection.server.host:
             return visit.sent[1]
-        request = visit.request
+        request, rule = visit.request, visit.route.rule
         extra = self._sender.forwarded(request, visit.client)
+        if rule is not None and rule.told is not None and fetch.key is not None and not self.flight:
+            request, plain = only_keyed(rule, request), False
         if self.flight:  # it shall have the whole, whatever we hold
             extra.append((FLIGHT, self.flight))
         elif fetch.entry is not None:
@@ -265,7 +267,12 @@ class Trip:
         if self.connection is not None:
             # how slow the servers before it were is not its fault
             self.upstream.answered(self.connection.server, status, 0.0 if self._again else report.waited)
-        self._sender.answered(self, now)
+        try:
+            self._sender.answered(self, now)
+        except Exception:
+            if self._door is None and self._target is None:
+                self.status = 0  # nobody has it yet: it counts as no answer at all
+            raise
 
     def _declined(self, expecting: Expecting, status: int) -> bool:
         """The answer came before the body was asked for. One that means only the expectation is no answer for

@@ -151,3 +151,21 @@ async def test_what_was_stored_is_used_while_another_origin_stands_in(tmp_path: 
                 stored = await edge.ask("/a")
                 assert stored.body == b"eu"
                 assert "hit" in stored["cache-status"]
+
+
+async def test_a_failure_of_ours_is_an_answer_for_all_who_wait(
+    tmp_path: Path, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with (
+        ScriptedOrigin(always(reply(b"ok", "Cache-Control: max-age=60"))) as origin,
+        running(config(origin.url, cache="{ttl: 60s}"), tmp_path, door) as edge,
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("edgeproxy.fetch.settle", broken)
+            answers = await asyncio.gather(*[edge.ask() for _ in range(5)])
+            assert {answer.status for answer in answers} <= {500, 502}
+            assert not edge.worker.hall.fetcher.flights.flights
+        assert (await edge.ask()).status == 200

@@ -1,8 +1,10 @@
-"""Whether an answer has been asked for often enough to be stored (`min_uses`): one-off URLs stay out."""
+"""What clients may make the cache do: store what was asked for often enough, ask again once in a while."""
 
 from __future__ import annotations
 
 CAP = 65_536  # keys counted at once
+FORCED_CAP = 4096  # keys remembered that clients made the cache ask for
+FORCED_EVERY = 1.0  # seconds
 
 
 class Uses:
@@ -31,3 +33,27 @@ class Uses:
     def reaches(self, key: bytes, least: int) -> bool:
         """Did it come at least so often?"""
         return self._counts.get(hash(key), 0) >= least
+
+
+class Forced:
+    """When clients last made the cache ask for what it held fresh: no more than once a second (A84).
+
+    `no-cache` of a request is a preference (RFC 9111 §5.2.1.4), and the answer is not older than that.
+    """
+
+    __slots__ = ("_times",)
+
+    def __init__(self) -> None:
+        self._times: dict[int, float] = {}
+
+    def allows(self, key: bytes, now: float) -> bool:
+        """May the origin be asked now? If so, it was."""
+        ident = hash(key)
+        last = self._times.pop(ident, None)
+        if last is not None and 0 <= now - last < FORCED_EVERY:
+            self._times[ident] = last
+            return False
+        if len(self._times) >= FORCED_CAP:
+            del self._times[next(iter(self._times))]
+        self._times[ident] = now
+        return True

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Location = tuple[bytes, bytes, bytes]
 """Host, path and query: what a purge by URL names, whatever else is in the key."""
 
+LONGEST_REST = 30.0  # seconds between refreshes that fail
 OVERHEAD = 1200  # bytes of Python objects an entry costs beside its head and body; measured
 TAG_OVERHEAD = 300  # bytes that each of its tags costs beside its text
 
@@ -30,6 +31,7 @@ class Entry:
         "born",
         "error_until",
         "etag",
+        "failures",
         "fresh_until",
         "key",
         "last_modified",
@@ -41,6 +43,7 @@ class Entry:
         "older",
         "position",
         "response",
+        "rests_until",
         "size",
         "stale_until",
         "stored",
@@ -84,6 +87,8 @@ class Entry:
         self.older: Entry | None = None
         self.newer: Entry | None = None
         self.stored = False
+        self.failures = 0  # refreshes that failed since it was stored
+        self.rests_until = 0.0  # no refresh behind clients' backs until then
         index = {name.lower(): value for name, value in response.fields}
         self.etag = index.get(b"etag")
         self.last_modified = index.get(b"last-modified")
@@ -102,6 +107,15 @@ class Entry:
     def age(self, now: float) -> int:
         """Seconds for the Age field, saturated (RFC 9111 §1.2.2)."""
         return max(0, min(int(now - self.born), 2**31))
+
+    def rest(self, now: float) -> None:
+        """A refresh failed: the next one waits, twice as long each time (A81)."""
+        self.rests_until = now + min(2.0**self.failures, LONGEST_REST)
+        self.failures += 1
+
+    def end(self, now: float) -> None:
+        """The origin has something else, which may not be stored: this is never served again unasked."""
+        self.fresh_until = self.stale_until = self.error_until = min(self.fresh_until, now)
 
     def expire(self, now: float) -> None:
         """Make it stale; it may still be served stale for as long as if its freshness had ended by itself."""

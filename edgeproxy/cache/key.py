@@ -78,6 +78,21 @@ def without_parameters(query: bytes, names: tuple[bytes, ...]) -> bytes:
     )
 
 
+def only_keyed(rule: CacheRule, request: Request) -> Request:
+    """The request with no more than the key and Vary can tell apart, where the rule wants that (A46)."""
+    told = rule.told
+    if told is None:
+        return request
+    kept = [field for field in request.headers if field[0].lower() in told]
+    cookies = _cookies(request.headers) if rule.cookies else {}
+    pairs = [name + b"=" + cookies[name] for name in rule.cookies if name in cookies]
+    if pairs:
+        kept.append((b"Cookie", b"; ".join(pairs)))
+    return Request(
+        request.method, request.host, request.path, request.query, Headers(kept), request.peer, request.secure
+    )
+
+
 def variant_key(names: tuple[bytes, ...], headers: Headers) -> bytes:
     """The selecting fields of a request for a stored Vary (RFC 9111 §4.1): absent is not empty."""
     parts: list[bytes] = []

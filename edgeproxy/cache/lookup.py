@@ -51,8 +51,11 @@ def lookup(
     if request.method == b"HEAD":
         return Fetch(Cause.STALE)
     fresh = now < entry.fresh_until and not entry.must_validate
+    if fresh and ctx.notes is None and not store.forced.allows(key, now):
+        return hit(rule, request, entry, now)
     fetch = Fetch(Cause.REQUEST if fresh else Cause.STALE, key, entry)
-    must_ask = wishes.no_cache or wishes.max_age is not None or entry.must_validate
+    must_ask = wishes.no_cache or wishes.max_age is not None or wishes.min_fresh is not None
+    must_ask = must_ask or entry.must_validate
     if not fresh and now < entry.stale_until and not must_ask:
         return ServeStale(hit(rule, request, entry, now, Cause.STALE_HIT), fetch)
     return fetch

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from edgeproxy.cache.admission import Forced
 from edgeproxy.cache.entry import Entry, Location
 from edgeproxy.cache.key import variant_key
 from edgeproxy.http.message import Headers
@@ -26,6 +27,7 @@ class MemoryStore:
         self.entries = 0
         self.evictions = 0
         self.position = 0
+        self.forced = Forced()
         self._keys: dict[bytes, list[Entry]] = {}
         self._locations: dict[Location, set[bytes]] = {}
         self._tagged: dict[bytes, set[Entry]] = {}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from zlib import crc32
 
+from edgeproxy.cache.deception import is_unlike
 from edgeproxy.cache.directives import FOREVER, Directives, parse_cache_control
-from edgeproxy.cache.rule import HEURISTIC_CAP, CacheRule
+from edgeproxy.cache.rule import HEURISTIC_CAP, CacheRule, Freshness
 from edgeproxy.cache.targeted import response_control
 from edgeproxy.http.dates import parse_date
 from edgeproxy.http.message import Headers, Request
@@ -57,9 +58,14 @@ def assess(
         lifetime = override.apply(lifetime)
     if lifetime is None:
         return "no-freshness"
+    if _is_ours(override, headers, control, targeted=targeted) and is_unlike(
+        request.path, headers.get(b"content-type")
+    ):
+        return "type-mismatch"
     validators = b"etag" in headers or b"last-modified" in headers
     must_validate = control.no_cache
-    if (lifetime <= 0 or must_validate) and not validators:
+    windows = bool(control.stale_while_revalidate or control.stale_if_error)
+    if not validators and (must_validate or (lifetime <= 0 and not windows)):
         return "no-cache" if must_validate else "already-stale"
     if rule.jitter:
         lifetime -= lifetime * rule.jitter * _share(request.path, responded_at)
@@ -86,6 +92,14 @@ def _left_out(rule: CacheRule, control: Directives) -> frozenset[bytes]:
     """Fields that `private` and `no-cache` name (§5.2.2.4, §5.2.2.7), cookies, what clients do not get."""
     names = control.private_fields | control.no_cache_fields | rule.hidden
     return names | {b"set-cookie"} if rule.strip_cookies else names
+
+
+def _is_ours(override: Freshness | None, headers: Headers, control: Directives, *, targeted: bool) -> bool:
+    """Is the lifetime our guess or our rule, rather than what the origin said?"""
+    if override is not None and (override.ignore or override.set is not None or override.extend is not None):
+        return True
+    said = control.s_maxage is not None or control.max_age is not None
+    return not said and (targeted or b"expires" not in headers)
 
 
 def _share(path: bytes, at: float) -> float:
@@ -135,7 +149,7 @@ def corrected_age(headers: Headers, date: float | None, requested_at: float, res
     """Corrected initial age (§4.2.3), from our steady clock and the origin's Date and Age."""
     apparent = max(0.0, responded_at - date) if date is not None else 0.0
     stated = _stated_age(headers.get(b"age"))
-    return max(apparent, stated + max(0.0, responded_at - requested_at)) if stated else apparent
+    return max(apparent, stated + max(0.0, responded_at - requested_at))
 
 
 def _stated_age(value: bytes | None) -> float:
@@ -162,7 +176,7 @@ def _lifetime(
         return float(control.max_age)
     if b"expires" in headers and not targeted:
         expires = parse_date(headers.get(b"expires"))
-        return 0.0 if expires is None else max(0.0, expires - (date if date is not None else now))
+        return 0.0 if expires is None else min(max(0.0, expires - (now if date is None else date)), FOREVER)
     if status in rule.negative:
         return rule.negative[status]
     if status not in HEURISTIC and not control.public:

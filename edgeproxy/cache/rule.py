@@ -67,6 +67,9 @@ class CacheSection(Model):
     """An answer that sets a cookie is not stored, or stored without its cookies."""
     vary_on: list[str] = Field(default_factory=list)
     """More parts of the key: variant, country, device, claim:PATH, header:NAME, cookie:NAME."""
+    unkeyed: Literal["pass", "drop"] = "pass"
+    """drop: what is not in the key the origin is not told, where its answer may be stored. It gets Accept,
+    Accept-Encoding, Accept-Language, Authorization, and the fields and cookies of vary_on."""
     accept_encoding: Literal["keep", "normalise"] = "keep"
     """normalise: of Accept-Encoding the origin is told br, gzip and zstd, in one order, and no more."""
     min_uses: int = Field(default=1, ge=1, le=1000)
@@ -131,6 +134,9 @@ class CacheRule:
     country: bool
     device: bool
     claims: tuple[str, ...]
+    told: (
+        frozenset[bytes] | None
+    )  # the only request fields for the origin of what may be stored, when not all
     tag_fields: tuple[bytes, ...]  # lower-case names of response fields with tags
     hidden: frozenset[bytes]  # lower-case names of response fields that are not for clients
     known_codings: bool  # of Accept-Encoding only the codings we know count, here and at the origin
@@ -156,6 +162,7 @@ class CacheRule:
         return by.get(str(status)) or by.get(f"{status // 100}xx") or by.get("any")
 
 
+_ALWAYS_TOLD = frozenset({b"accept", b"accept-encoding", b"accept-language", b"authorization"})
 TAG_FIELDS = ("Surrogate-Key", "Cache-Tag")
 
 
@@ -169,18 +176,20 @@ def compile_rule(
 ) -> CacheRule:
     """The rule of a section; `largest` bytes is what the store takes at most."""
     query = section.query
+    named = [one.partition(":") for one in section.vary_on]
+    headers = tuple(name.lower().encode() for kind, _, name in named if kind == "header")
     tags = tuple(name.lower().encode() for name in tag_fields)
     hidden = {b"surrogate-control", *(tags if strip_tags else ())}
     if section.x_cache:
         hidden.add(b"x-cache")  # an origin's own would contradict ours
-    named = [one.partition(":") for one in section.vary_on]
     return CacheRule(
         ident=ident,
         ttl=section.ttl,
         stale_while_revalidate=section.stale_while_revalidate,
         stale_if_error=section.stale_if_error,
         negative=dict(section.negative),
-        headers=tuple(name.lower().encode() for kind, _, name in named if kind == "header"),
+        headers=headers,
+        told=_ALWAYS_TOLD.union(headers) if section.unkeyed == "drop" else None,
         cookies=tuple(name.encode() for kind, _, name in named if kind == "cookie"),
         country="country" in section.vary_on,
         device="device" in section.vary_on,

@@ -95,6 +95,8 @@ def settle(
             return Revalidated(freshen(rule, request, entry, headers, requested_at, responded_at))
         if status in FAILURES and on_failure(entry, responded_at):
             return UseStale(entry)
+        if status >= 500:
+            return Pass("error", remember=False)  # it does not take the place of what is stored (A53)
     verdict = assess(rule, request, status, headers, requested_at, responded_at)
     if isinstance(verdict, str):
         return Pass(verdict)
@@ -172,6 +174,8 @@ def freshen(
 ) -> Entry:
     """The successor of an entry that a 304 validated (RFC 9111 §4.3.4)."""
     news = [field for field in end_to_end_fields(headers) if field[0].lower() not in COOKIES]
+    if b"date" not in headers:
+        news.append((b"Date", format_date(responded_at)))  # RFC 9110 §6.6.1
     fields = freshened_fields(entry, news)
     merged = Headers([*fields, *[field for field in headers.raw if field[0].lower() == b"age"]])
     verdict = assess(rule, request, entry.response.status, merged, requested_at, responded_at)

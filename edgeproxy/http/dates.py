@@ -31,7 +31,14 @@ def parse_date(value: bytes | None) -> float | None:
     else:
         return None
     hour, minute, second = (int(part) for part in clock)
-    if month not in _MONTHS or not 1 <= int(day) <= 31 or hour > 23 or minute > 59 or second > 60:
+    if (
+        int(year) == 0
+        or month not in _MONTHS
+        or not 1 <= int(day) <= 31
+        or hour > 23
+        or minute > 59
+        or second > 60
+    ):
         return None
     return float(calendar.timegm((int(year), _MONTHS[month], int(day), hour, minute, second)))
 
