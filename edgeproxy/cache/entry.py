@@ -116,6 +116,7 @@ class Entry:
     def end(self, now: float) -> None:
         """The origin has something else, which may not be stored: this is never served again unasked."""
         self.fresh_until = self.stale_until = self.error_until = min(self.fresh_until, now)
+        self.must_validate = self.never_stale = True
 
     def expire(self, now: float) -> None:
         """Make it stale; it may still be served stale for as long as if its freshness had ended by itself."""

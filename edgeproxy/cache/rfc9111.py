@@ -64,7 +64,8 @@ def assess(
         return "type-mismatch"
     validators = b"etag" in headers or b"last-modified" in headers
     must_validate = control.no_cache
-    windows = bool(control.stale_while_revalidate or control.stale_if_error)
+    strict = control.must_revalidate or control.proxy_revalidate or must_validate
+    windows = not strict and (control.stale_while_revalidate or control.stale_if_error)
     if not validators and (must_validate or (lifetime <= 0 and not windows)):
         return "no-cache" if must_validate else "already-stale"
     if rule.jitter:
@@ -73,7 +74,6 @@ def assess(
     fresh_until = born + lifetime
     swr = _window(control.stale_while_revalidate, rule.stale_while_revalidate)
     sie = _window(control.stale_if_error, rule.stale_if_error)
-    strict = control.must_revalidate or control.proxy_revalidate or must_validate
     explicit = control.stale_while_revalidate is not None or control.stale_if_error is not None
     never_stale = strict or (control.s_maxage is not None and not explicit)
     return Assessment(
@@ -149,7 +149,8 @@ def corrected_age(headers: Headers, date: float | None, requested_at: float, res
     """Corrected initial age (§4.2.3), from our steady clock and the origin's Date and Age."""
     apparent = max(0.0, responded_at - date) if date is not None else 0.0
     stated = _stated_age(headers.get(b"age"))
-    return max(apparent, stated + max(0.0, responded_at - requested_at))
+    delay = max(0, int(responded_at - requested_at))  # like all ages in whole seconds
+    return max(apparent, stated + delay)
 
 
 def _stated_age(value: bytes | None) -> float:

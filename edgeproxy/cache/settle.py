@@ -5,11 +5,11 @@ from __future__ import annotations
 from edgeproxy.cache.conditional import answer, freshened_fields, validates
 from edgeproxy.cache.entry import Entry, Location, make_stamp
 from edgeproxy.cache.key import variant_key
-from edgeproxy.cache.rfc9111 import Assessment, assess
+from edgeproxy.cache.rfc9111 import Assessment, assess, corrected_age, vary_names
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.tags import response_tags
 from edgeproxy.decision import Cause, Fetch, Serve
-from edgeproxy.http.dates import format_date
+from edgeproxy.http.dates import format_date, parse_date
 from edgeproxy.http.fields import end_to_end_fields
 from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.http.wire import response
@@ -146,6 +146,8 @@ def head_update(
 
 def on_failure(entry: Entry, now: float) -> bool:
     """May this entry be served although the origin failed? Fresh ones always, stale ones in their window."""
+    if entry.must_validate:
+        return False
     return now < entry.fresh_until or (now < entry.error_until and not entry.never_stale)
 
 
@@ -174,19 +176,26 @@ def freshen(
 ) -> Entry:
     """The successor of an entry that a 304 validated (RFC 9111 §4.3.4)."""
     news = [field for field in end_to_end_fields(headers) if field[0].lower() not in COOKIES]
-    if b"date" not in headers:
-        news.append((b"Date", format_date(responded_at)))  # RFC 9110 §6.6.1
     fields = freshened_fields(entry, news)
+    if b"date" not in headers:  # then its date is that of its receipt (RFC 9110 §6.6.1)
+        fields = [field for field in fields if field[0].lower() != b"date"]
     merged = Headers([*fields, *[field for field in headers.raw if field[0].lower() == b"age"]])
     verdict = assess(rule, request, entry.response.status, merged, requested_at, responded_at)
     if isinstance(verdict, str):  # not storable any more: good for this once
-        verdict = Assessment(entry.names, responded_at, responded_at, responded_at, responded_at, True, True)
+        date = parse_date(merged.get(b"date"))
+        born = responded_at - corrected_age(merged, date, requested_at, responded_at)
+        names = vary_names(merged)
+        names = entry.names if names is None else names
+        verdict = Assessment(names, born, responded_at, responded_at, responded_at, True, True)
     else:
         fields = [field for field in fields if field[0].lower() not in verdict.left_out]
+    variant = entry.variant
+    if verdict.names != entry.names:  # all that is known is that it suits this request
+        variant = variant_key(verdict.names, request.headers)
     return _entry(
         entry.key,
         entry.location,
-        entry.variant,
+        variant,
         entry.response.status,
         tuple(fields),
         entry.response.body,
