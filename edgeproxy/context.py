@@ -95,6 +95,19 @@ class Exposure:
     counted: Callable[[str], None]  # told the unit, so that it is not reported again
 
 
+Wake = Callable[[Callable[[], None]], None]
+"""Is given what to call when something happens; calls it once, from the event loop."""
+
+
+@record
+class Pause:
+    """A refusal that waits: it is given after `seconds`; with `until`, the policy is asked again instead,
+    once, as soon as that happens."""
+
+    seconds: float
+    until: Wake | None = None
+
+
 class Context:
     """Per-request state. Built by the pipeline once per request, thrown away with it."""
 
@@ -110,6 +123,7 @@ class Context:
         "now",
         "origin",
         "origin_named",
+        "pause",
         "place",
         "reason",
         "recorder",
@@ -137,6 +151,7 @@ class Context:
         self.origin: str | None = None  # pool chosen by name. Set by the origin choice
         self.origin_named = ""  # pool that a policy asks for, before the choice. Set by ab
         self.delay = 0.0  # seconds until it is this request's turn. Set by rate_limit
+        self.pause: Pause | None = None  # how a refusal waits. Set with it by jwt, basic
         self.endings: tuple[Ending, ...] = ()  # what to do when it is over. Set by rate_limit
         self.reason = ""  # a closed set of words: why a policy answered. Set with the answer
         self.rewritten: Request | None = None  # what key and origin see in the request's place

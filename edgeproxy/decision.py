@@ -13,6 +13,7 @@ from edgeproxy.record import record
 
 if TYPE_CHECKING:
     from edgeproxy.cache.entry import Entry
+    from edgeproxy.context import Wake
 
 
 class Cause(Enum):
@@ -77,9 +78,16 @@ class ServeStale:
 
 @record
 class Delay:
-    """Its policies let it pass, but not yet: decide the rest after so many seconds."""
+    """Not yet: after so many seconds, or as soon as what it waits for has happened.
+
+    Without `refusal` its policies let it pass, and only the rest is decided then. With one and `until`, the
+    policy at `step` is asked again, and those behind it; without `until`, the refusal is the answer.
+    """
 
     seconds: float
+    refusal: Serve | None = None
+    until: Wake | None = None
+    step: int = 0
 
 
 Decision = Serve | ServeStale | Fetch | Delay

@@ -137,15 +137,17 @@ def _with_known_codings(request: Request) -> Request:
     )
 
 
-def decide(visit: Visit, ctx: Context, *, resumed: bool = False) -> Decision:
+def decide(visit: Visit, ctx: Context, *, resumed: Delay | None = None) -> Decision:
     """What to do with this request. A policy that raises fails open or closed, as it declares.
 
-    `resumed`: a Delay is over; the policies have been asked.
+    `resumed`: that delay is over. Nothing that was asked before is asked or spent again.
     """
     route = visit.route
-    if route.steps and not resumed:
+    if route.steps and (resumed is None or resumed.until is not None):
         recollection = visit.recollection
-        if recollection is not None and ctx.notes is None and recollection.holds(ctx.wall):
+        if resumed is not None:
+            refused = _asked_again(visit, ctx, resumed.step)
+        elif recollection is not None and ctx.notes is None and recollection.holds(ctx.wall):
             refused = _recalled(visit, recollection, ctx)
         else:
             refused = _asked(visit, ctx)
@@ -165,7 +167,7 @@ def decide(visit: Visit, ctx: Context, *, resumed: bool = False) -> Decision:
     return lookup(visit.edge.store, rule, visit.key(rule, ctx), visit.request, ctx, plain=visit.plain)
 
 
-def _asked(visit: Visit, ctx: Context) -> Serve | None:
+def _asked(visit: Visit, ctx: Context) -> Serve | Delay | None:
     """Ask every policy. The second time a request comes, what they do is recorded."""
     route, request = visit.route, visit.request
     recorder = visit.recorder() if ctx.notes is None else None
@@ -180,13 +182,33 @@ def _asked(visit: Visit, ctx: Context) -> Serve | None:
                 recorder.spoil()
             answer = _failed(visit, position, ctx, error)
         if answer is not None:
-            return Serve(answer, Cause.REFUSED, policy=route.policies[position].name, reason=ctx.reason)
+            return _refused(visit, position, ctx, answer)
     if recorder is not None:
         visit.recollection = recorder.finish(ctx)
     return None
 
 
-def _recalled(visit: Visit, recollection: Recollection, ctx: Context) -> Serve | None:
+def _asked_again(visit: Visit, ctx: Context, position: int) -> Serve | None:
+    """Ask the policy that waited, and those behind it. It does not wait a second time."""
+    ctx.recorder = None
+    for later, step in enumerate(visit.route.steps[position:], position):
+        try:
+            answer = step(visit.request, ctx)
+        except Exception as error:
+            answer = _failed(visit, later, ctx, error)
+        if answer is not None:
+            name = visit.route.policies[later].name
+            return Serve(answer, Cause.REFUSED, policy=name, reason=ctx.reason)
+    return None
+
+
+def _refused(visit: Visit, position: int, ctx: Context, answer: Response) -> Serve | Delay:
+    name, pause = visit.route.policies[position].name, ctx.pause
+    serve = Serve(answer, Cause.REFUSED, policy=name, reason=ctx.reason)
+    return serve if pause is None else Delay(pause.seconds, serve, pause.until, position)
+
+
+def _recalled(visit: Visit, recollection: Recollection, ctx: Context) -> Serve | Delay | None:
     """Do again what the policies did; ask only those that must be asked every time."""
     for effects, step, position in recollection.acts:
         if step is None:
@@ -198,8 +220,7 @@ def _recalled(visit: Visit, recollection: Recollection, ctx: Context) -> Serve |
         except Exception as error:
             answer = _failed(visit, position, ctx, error)
         if answer is not None:
-            name = visit.route.policies[position].name
-            return Serve(answer, Cause.REFUSED, policy=name, reason=ctx.reason)
+            return _refused(visit, position, ctx, answer)
     return None
 
 

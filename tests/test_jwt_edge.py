@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.context import Pause
 from edgeproxy.feeds.revocations import revoke
-from tests.helpers.edge import Answer, Running, running
+from edgeproxy.policies import jwt_answers
+from tests.helpers.edge import Answer, Client, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 from tests.policies.jwt_tokens import b64, jwk, private_key, sign
 from tests.policies.test_jwt_keys import public_key_spellings
@@ -42,7 +44,9 @@ jwt_providers:
     jwks: "{issuer}/jwks.json"
     max_failures: null
     revoked: "{folder}/revoked"
+  q: {{issuer: q, algorithms: [HS256], secret: ssssssssssssssssssssssssssssssss, max_failures: 1}}
 routes:
+  - {{name: strict, match: {{path: /q}}, policies: [{{jwt: {{provider: q}}}}], origin: main}}
   - name: protected
     match: {{path: /p}}
     policies: [{{jwt: {{provider: p, require: {{scope: read}}, claims_to_headers: {{sub: X-User}}}}}}]
@@ -308,3 +312,59 @@ async def test_a_revoked_token_is_refused_though_it_was_remembered(scene: Scene)
         )
         assert (await other.ask("/p", *bearer(all_of))).status == 401
     assert (await other.ask("/p", *bearer(newer))).status == 200
+
+
+async def test_who_comes_with_a_key_that_is_just_being_published_is_not_refused(scene: Scene) -> None:
+    """A104: rotation under load. The old key goes on being used, the new one is used at once."""
+    new = private_key("RS256", 9)
+
+    async def old_clients(client: Client, number: int) -> set[int]:
+        return {
+            (await client.ask("/p", *bearer(token(sub=f"old-{number}-{turn}")))).status for turn in range(20)
+        }
+
+    async def new_client(number: int) -> int:
+        signed = sign({**CLAIMS, "sub": f"new-{number}"}, "RS256", new, {"kid": "new"})
+        return (await scene.edge.ask("/p", *bearer(signed))).status
+
+    feed = scene.edge.worker.parts.feed_of("p")
+    assert feed is not None
+    feed._attempted -= 60  # the cool-down is over
+    KEYS["keys"].append(jwk(new, kid="new", alg="RS256"))
+    try:
+        clients = [await scene.edge.client() for _ in range(8)]
+        old = asyncio.gather(*[old_clients(client, number) for number, client in enumerate(clients)])
+        assert set(await asyncio.gather(*map(new_client, range(60)))) == {200}
+        assert set.union(*await old) == {200}
+    finally:
+        KEYS["keys"].pop()
+    assert len(scene.issuer.heads) == 2, "sixty tokens of an unknown key cost one fetch"
+
+
+async def test_an_unknown_key_waits_for_one_fetch_and_no_longer(scene: Scene) -> None:
+    feed = scene.edge.worker.parts.feed_of("p")
+    assert feed is not None
+    feed._attempted -= 60
+    unknown = bearer(token("nobody's"))
+    for _ in range(2):
+        assert (await scene.edge.ask("/p", *unknown)).status == 401
+    assert len(scene.issuer.heads) == 2
+
+
+async def test_whoever_forges_at_full_speed_waits_and_nobody_else(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jwt_answers, "FORGER", Pause(0.05))
+    good = sign({"iss": "q", "exp": time.time() + 60}, "HS256", "s" * 32)
+    client = await scene.edge.client()
+    assert (await client.ask("/q", *bearer(good))).status == 200
+    forged = [good.rpartition(b".")[0] + b"." + b64(b"%032d" % number) for number in range(8)]
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    answers = await asyncio.gather(*[scene.edge.ask("/q", *bearer(each)) for each in forged])
+    statuses = [answer.status for answer in answers]
+    assert set(statuses) == {401, 429}
+    assert statuses.count(401) <= 2, "one a second"
+    assert {answer["retry-after"] for answer in answers if answer.status == 429} == {"1"}
+    assert loop.time() - before >= 0.05
+    assert (await client.ask("/q", *bearer(good))).status == 200

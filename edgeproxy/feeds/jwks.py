@@ -1,7 +1,8 @@
 """Keeps the keys of one issuer fresh: fetches its JWK set (RFC 7517) and publishes what is usable.
 
 Rule 1: policies never wait. They read the last good keys; a token with an unknown `kid` only asks
-for an earlier fetch, and never sooner than `cooldown` after the last one.
+for an earlier fetch, and never sooner than `cooldown` after the last one. The door keeps that request
+until a fetch that is near is over.
 Rule 2: whatever goes wrong, the last good keys serve on, for `stale_for`; then there are none and
 the policy refuses. An issuer that answers garbage or an empty set counts as one that is down.
 Rule 3: only the configured URL is asked, at a public address or one that is allowed (`issuer_http`).
@@ -17,7 +18,7 @@ from collections.abc import Callable
 
 import httpcore
 
-from edgeproxy.context import Clock
+from edgeproxy.context import Clock, Wake
 from edgeproxy.feeds.issuer_http import Fetched, FetchError, IssuerHttp
 from edgeproxy.origin.names import Lookup, system_lookup
 from edgeproxy.policies.jwt_keys import KeySet
@@ -28,6 +29,8 @@ from edgeproxy.snapshot import Snapshot
 _MAX_AGE = re.compile(r'(?:^|[\s,])max-age="?(\d{1,9})\b', re.IGNORECASE)
 _SHORTEST, _LONGEST = 60.0, 86400.0  # what an issuer's max-age may ask for, in seconds
 _LONGEST_BACK_OFF = 300.0
+NEAR = 2.0  # seconds until a fetch that requests wait for
+MOST_WAITING = 4096
 _log = logging.getLogger(__name__)
 
 
@@ -62,6 +65,7 @@ class JwksFeed:
         self._due = clock()
         self._attempted = float("-inf")
         self._in_a_row = 0
+        self._waiting: list[Callable[[], None]] = []
         self._single = asyncio.Lock()
         self._woken = asyncio.Event()
         self.keys_loaded_at: float | None = None
@@ -74,12 +78,20 @@ class JwksFeed:
         """When the next fetch is due, on the feed's clock."""
         return self._due
 
-    def poke(self) -> None:
-        """A token named an unknown key: fetch as soon as the cool-down allows. Costs nothing."""
+    def poke(self) -> Wake | None:
+        """A token named an unknown key: fetch as soon as the cool-down allows. Costs nothing.
+
+        Who wants to wait for it gets the way to, when it is near.
+        """
         soon = self._attempted + self._options.cooldown
         if soon < self._due:
             self._due = soon
             self._woken.set()
+        near = self._single.locked() or self._due - self._clock() <= NEAR
+        return self._tell if near and len(self._waiting) < MOST_WAITING else None
+
+    def _tell(self, waiting: Callable[[], None]) -> None:
+        self._waiting.append(waiting)
 
     async def run(self) -> None:
         """Fetch whenever it is due, until cancelled."""
@@ -100,6 +112,10 @@ class JwksFeed:
                 self._publish(fetched)
             except Exception as error:  # a feed that dies would let its keys rot unseen
                 self._fail(_word(error))
+            finally:
+                waiting, self._waiting = self._waiting, []
+                for each in waiting:
+                    asyncio.get_running_loop().call_soon(each)
 
     async def _pause(self, seconds: float) -> None:
         self._woken.clear()

@@ -19,7 +19,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from edgeproxy.context import Context, Edit, Op
+from edgeproxy.context import Context, Edit, Op, Pause
 from edgeproxy.http.message import Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.policies.basic_hash import Hashed, parse_hash
@@ -135,6 +135,7 @@ class BasicAuth:
             if checked is None:
                 later = [(b"Retry-After", b"1")]
                 note(ctx, self.name, "too many passwords within a second")
+                ctx.pause = Pause(1.0)
                 return problem(request, ctx, 429, "too-many-passwords", "Too many passwords; wait.", later)
             if isinstance(checked, str):
                 return self._refuse(request, ctx, "invalid-password", checked)

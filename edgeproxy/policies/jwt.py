@@ -71,6 +71,7 @@ class JwtAuth:
         found = self._judge(request, ctx)
         if isinstance(found, Reason):
             return self._refuse(request, ctx, found)
+        ctx.pause = None  # one issuer of several had no key, another did
         if not self._raw:
             ctx.to_origin.extend(token_edits(request, [(v.sources, t) for v, t in found], self._forward))
         return None

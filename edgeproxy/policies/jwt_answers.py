@@ -5,7 +5,7 @@ Rule: until a signature was verified all refusals look alike, so that they teach
 
 from __future__ import annotations
 
-from edgeproxy.context import Context
+from edgeproxy.context import Context, Pause
 from edgeproxy.http.message import Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.policies.jwt_token import Reason
@@ -37,6 +37,7 @@ SENTENCES = {
 }
 """Of every reason, what `explain` says."""
 
+FORGER = Pause(1.0)
 _INVALID = (401, "invalid-token", "The access token is not valid here.")
 _ANSWERS = {
     Reason.MISSING: (401, "token-missing", "An access token is needed."),
@@ -60,6 +61,8 @@ def refusal(request: Request, ctx: Context, reason: Reason, realm: str, scope: s
     else:
         status, kind, detail = _ANSWERS.get(reason, _INVALID)
         answer = problem(request, ctx, status, kind, detail, [_challenge(kind, reason, realm, scope)])
+    if reason is Reason.TOO_MANY:
+        ctx.pause = FORGER  # whoever forges at full speed gets his next refusal in the next second
     ctx.reason = reason.value  # for metrics and log, which tell no stranger
     return answer
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import TypeVar
 
-from edgeproxy.context import Context, Edit, Op, Verdict
+from edgeproxy.context import Context, Edit, Op, Pause, Verdict, Wake
 from edgeproxy.http.message import Request
 from edgeproxy.policies.failure_budget import FailureBudget
 from edgeproxy.policies.jwt_claims import Claims, Profile, Requirement, find_claim, render_claim
@@ -29,6 +29,7 @@ from edgeproxy.snapshot import Snapshot
 _LONG = 1024  # a longer token is remembered by its digest: a str, which no received bytes can equal
 _REFUSED_SIZE = 1024
 _REFUSED_FOR = 10.0  # seconds
+_KEYS_WITHIN = 5.0  # seconds that a request waits for keys that are being fetched
 # Refusals worth remembering: they cost a signature, and only other keys would change them.
 _COSTLY = frozenset(
     {
@@ -55,7 +56,8 @@ class Issuer:
     """One provider at work in one process; its budget is shared by all routes.
 
     `keys.value` is None until the first were fetched, `revoked` is NEVER where there is no list.
-    `on_unknown_kid` must be cheap and never raise.
+    `on_unknown_kid` asks for a fetch, and says how to hear of its end if that is near; it must be cheap and
+    never raise.
     """
 
     __slots__ = ("budget", "keys", "name", "on_unknown_kid", "provider", "revoked")
@@ -65,7 +67,7 @@ class Issuer:
         name: str,
         provider: JwtProvider,
         keys: Snapshot[KeySet | None],
-        on_unknown_kid: Callable[[], None] | None = None,
+        on_unknown_kid: Callable[[], Wake | None] | None = None,
         revoked: Snapshot[Revocations] | None = None,
     ) -> None:
         self.name = name
@@ -166,7 +168,7 @@ class Verifier:
             return outcome
         if outcome in _COSTLY and keys is not None:
             _remember(self.refused, known, _Refused(keys, ctx.now + _REFUSED_FOR, outcome), _REFUSED_SIZE)
-        if outcome in _UNPROVEN and self._budget is not None:
+        if outcome in _UNPROVEN and self._budget is not None and ctx.pause is None:
             self._budget.charge(ctx.client, ctx.now)
         return outcome
 
@@ -224,8 +226,11 @@ class Verifier:
         return Passed(keys, revoked, window.begins, window.ends, MappingProxyType(claims), edits, key_parts)
 
     def _ask_for_keys(self, ctx: Context) -> None:
-        if self._on_unknown_kid is not None and ctx.notes is None:
-            self._on_unknown_kid()
+        if self._on_unknown_kid is None or ctx.notes is not None:
+            return
+        wake = self._on_unknown_kid()
+        if wake is not None and ctx.pause is None:
+            ctx.pause = Pause(_KEYS_WITHIN, wake)
 
     def _tell_origin(self, token: Token, claims: Claims) -> tuple[tuple[Edit, ...], tuple[bytes, ...]]:
         """Headers from claims, and what the origin learns as parts of the cache key."""

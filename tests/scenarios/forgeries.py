@@ -5,9 +5,9 @@
     .venv/bin/python tests/scenarios/forgeries.py --forgers 32
 
 One worker, RS256, a stored answer behind `jwt`. The good clients repeat their requests. Each forged token is
-another one: a known `kid`, a random signature. The forgers come from an address of their own, and do not pause.
-Three rounds of each: the good clients alone, beside as many more good ones, beside the forgers. Ends with 1 when
-the forgers made them more than twice as slow, or a good request was refused, or a forged one passed.
+another one: a known `kid`, a random signature. The forgers come from an address of their own, and do not
+pause. Three rounds of each: good clients alone, beside as many more good ones, beside the forgers. Ends
+with 1 when the forgers made them more than twice as slow, a good request was refused, or a forged one passed.
 """
 
 from __future__ import annotations
@@ -172,9 +172,12 @@ async def play(clients: int, forgers: int) -> int:
                     passed += theirs.get(b"200", 0)
     middle = {name: statistics.median(each) for name, each in rates.items()}
     slower = middle["alone"] / middle["forgers"]
-    print(f"{clients} good clients, requests a second: alone {middle['alone']:.0f}, beside {forgers} more good")
-    print(f"ones {middle['more good']:.0f}, beside {forgers} forgers {middle['forgers']:.0f}: {slower:.2f} times slower")
-    print(f"good requests refused: {refused}; forged tokens {forged / ROUNDS / SECONDS:.0f} a second, passed: {passed}")
+    print(
+        f"{clients} good clients, requests a second: alone {middle['alone']:.0f}, beside {forgers} more good"
+    )
+    print(f"ones {middle['more good']:.0f}, beside {forgers} forgers {middle['forgers']:.0f}")
+    print(f"{slower:.2f} times slower; good requests refused: {refused}")
+    print(f"forged tokens: {forged / ROUNDS / SECONDS:.0f} a second, passed: {passed}")
     return 0 if slower <= MOST and refused == passed == 0 else 1
 
 
