@@ -226,7 +226,11 @@ class Parts:
             cells = health[name] if origin.health is not None else None
             if not origin.tls.verify:
                 logger.warning("origins.%s.tls.verify is false: anybody on the way can answer for it", name)
-            yield name, Upstream(name, origin, sweeper=self.sweeper, resolver=self.resolver, health=cells)
+            try:
+                made = Upstream(name, origin, sweeper=self.sweeper, resolver=self.resolver, health=cells)
+            except ConfigError as error:
+                raise ConfigError(f"origins.{name}.{error}") from None
+            yield name, made
 
     def _peers(self, slot: int) -> Peers | None:
         links = self.shared.links
@@ -246,7 +250,7 @@ class Parts:
         for name, provider in self.config.jwt_providers.items():
             try:
                 keys = Snapshot(configured_keys(provider))
-            except ValueError as error:
+            except (ConfigError, ValueError) as error:
                 raise ConfigError(f"jwt_providers.{name}: {error}") from None
             poke = None
             if provider.jwks is not None:
@@ -305,8 +309,8 @@ class Parts:
         try:
             policies = [self._guarded(step, meters) for step in section.policies]
             choice = self._choice(section)
-        except ValueError as error:  # what only shows when the rules of several places meet
-            raise ConfigError(f"route {section.name}: {error}") from None
+        except (ConfigError, ValueError) as error:  # what only shows when the rules of several places meet
+            raise ConfigError(f"routes[{self.config.routes.index(section)}]: {error}") from None
         if _must_locate(policies, elsewhere=choice.needs_place or (rule is not None and rule.country)):
             policies.insert(0, Locate(self.geo))
         if rule is not None and (rule.device or rule.claims):

@@ -70,12 +70,17 @@ def run(config: Path) -> None:
     """Serve, with as many workers as the configuration says.
 
     \b
-    SIGTERM or Ctrl-C   finish what is in flight, then stop
-    SIGHUP              read the configuration again; a wrong one is refused, the running one stays
+    SIGTERM or Ctrl-C   finish what is in flight, then stop; a second one stops at once
+    SIGHUP              read the configuration again; a wrong one is refused, the running one stays,
+                        and the log names the changes that have to wait for a restart
+    SIGUSR1             open the access log again, after it was rotated
 
     \b
     Example:
       edgeproxy run --config /etc/edgeproxy/edge.yaml
+      kill -HUP PID
+
+    Health, metrics, purge and explain are at admin.listen, http://127.0.0.1:9900 unless it says otherwise.
     """
     from edgeproxy.server import supervisor
 
@@ -90,33 +95,50 @@ def run(config: Path) -> None:
     type=_FILE,
     envvar="EDGEPROXY_CONFIG",
     metavar="FILE",
+    show_envvar=True,
     help="The same, as an option.",
 )
-def check(file: Path | None, config: Path | None) -> None:
+@click.option("--alone", is_flag=True, help="Do not open the files it names: keys, databases, certificates.")
+def check(file: Path | None, config: Path | None, alone: bool) -> None:
     """Say whether a configuration is right, and what its routes do.
 
-    All errors are shown at once, each with its line, its place in the YAML, and what was expected.
+    All errors are shown at once, each with its line, its place in the YAML, and what was expected. Then
+    everything is built as for a start, without listening and without asking anybody: what passes here, runs.
 
     \b
-    Example:
-      edgeproxy check config/edge.yaml
+    Examples:
+      edgeproxy check edge.yaml
+      edgeproxy check --alone edge.yaml       on another machine than the one it is for
     """
     path = file or config
     if path is None:
         raise click.UsageError("Name the file: edgeproxy check edge.yaml")
     from edgeproxy.config import load_config
 
-    rows = route_rows(load_config(path))
+    made = load_config(path)
+    if not alone:
+        from edgeproxy.rehearsal import rehearse
+
+        rehearse(made)
+    rows = route_rows(made)
     click.echo(_table(("route", "hosts", "paths", "methods", "policies", "cache", "origin"), rows), nl=False)
     click.echo(f"{path}: all well, {len(rows)} route{'' if len(rows) == 1 else 's'}")
 
 
 @main.command()
-@click.option("--workers", type=click.IntRange(1, 64), default=1, help="Worker processes of the edge.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Worker processes.",
+)
 def demo(workers: int) -> None:
-    """Start two demo origins, a token issuer and an edge, and print a tour of curl lines.
+    """Try it: an edge before two origins, and a tour of curl lines.
 
-    Needs no network and no configuration. Ctrl-C ends it.
+    A token issuer and a small geo database are there too. The edge is on port 8080 and its admin API on 9900,
+    or on free ports when those are taken; the tour names them. Needs no network and no configuration.
+    Ctrl-C ends it and leaves nothing behind.
     """
     from edgeproxy.demo.run import run_demo
 
@@ -146,6 +168,9 @@ def purge(
     admin: str, token: str | None,
 ) -> None:  # fmt: skip
     """Make a running edge forget stored responses.
+
+    Name what with exactly one of --url, --prefix, --host, --tag and --all. All workers of the edge hear of
+    it; other edges do not. Purged means that the next request waits for the origin; with --soft nobody waits.
 
     \b
     Examples:
@@ -215,9 +240,13 @@ def explain(
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors.
 
+    An editor with a YAML language server then completes keys, shows what they mean and marks mistakes; this
+    comment at the head of the file tells it where to look.
+
     \b
     Example:
       edgeproxy schema > edge.schema.json
+      # yaml-language-server: $schema=edge.schema.json
     """
     from edgeproxy.config import schema as config_schema
 

@@ -12,7 +12,7 @@ import click
 @click.argument("name")
 @click.argument("scope", nargs=-1)
 def api_key(name: str, scope: tuple[str, ...]) -> None:
-    """Make an API key, and the line for the file that `api_key` names.
+    """Make an API key, and its line for the file of `api_key`.
 
     The key is shown once: the file only has its digest.
 
@@ -32,7 +32,9 @@ def api_key(name: str, scope: tuple[str, ...]) -> None:
 @click.argument("user")
 @click.argument("scope", nargs=-1)
 def password(user: str, scope: tuple[str, ...]) -> None:
-    """Ask for a password, and print the line for the file that `basic` names.
+    """Ask for a password, and print its line for the file of `basic`.
+
+    The line has the user's name, a slow hash of the password and the scopes; the password is not kept.
 
     \b
     Example:

@@ -6,6 +6,7 @@ and reachability in `config_checks`. Sections of policies, cache and origins sta
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, cast
 
@@ -245,6 +246,15 @@ def dump(config: Config, *, defaults: bool = False) -> str:
     """The configuration as canonical YAML, with `***` for what is secret or was filled in from outside;
     with `defaults` also what was not written."""
     return yaml_of(config, config._document, defaults=defaults)
+
+
+def placed(config: Config, error: ConfigError) -> ConfigError:
+    """An error that begins with a path of the configuration, `geo.database: …`, with its file and line."""
+    document = config._document
+    where = re.findall(r"[^.\[\]]+", str(error).partition(": ")[0])
+    path = document.nearest(tuple(int(step) if step.isdigit() else step for step in where))
+    line = f"{document.line(path)}: " if path else " "
+    return ConfigError(f"{document.name}:{line}{error}")
 
 
 def schema() -> dict[str, Any]:

@@ -59,6 +59,7 @@ LAYERS = [
     {"machine_home", "machine_tier", "shared", "admin", "experiments", "origins"},
     {"build"},
     {"asgi_exchange"},
+    {"rehearsal"},
     {"explain", "app", "server", "demo"},
     {"cli", "cli_credentials"},
     {"__main__"},

@@ -133,7 +133,7 @@ def test_help_and_version_import_nothing_heavy():
 
 def test_check_prints_the_routes_as_a_table(use, yaml):
     use("edgeproxy.config", load_config=lambda _: CONFIG)
-    result = call("check", yaml)
+    result = call("check", "--alone", yaml)
     assert result.exit_code == 0
     title, api, rest, end = result.output.splitlines()
     assert title.split() == ["ROUTE", "HOSTS", "PATHS", "METHODS", "POLICIES", "CACHE", "ORIGIN"]
@@ -146,6 +146,20 @@ def test_check_prints_the_routes_as_a_table(use, yaml):
     assert end == f"{yaml}: all well, 2 routes"
     assert title.index("CACHE") == api.index("ttl=30s") == rest.index("off")
     assert "s3cret" not in result.output
+
+
+def test_check_tries_the_configuration_out_unless_told_not_to(use, yaml):
+    use("edgeproxy.config", load_config=lambda _: CONFIG)
+
+    def fail(config: object) -> None:
+        assert config is CONFIG
+        raise ConfigError("edge.yaml:3: geo.database: it is not there")
+
+    use("edgeproxy.rehearsal", rehearse=fail)
+    result = call("check", yaml)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "edge.yaml:3: geo.database: it is not there\n"
+    assert call("check", "--alone", yaml).exit_code == 0
 
 
 def broken(path: Path) -> None:

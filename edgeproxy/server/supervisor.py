@@ -21,6 +21,7 @@ from edgeproxy.config import Config, load_config, read_config
 from edgeproxy.config_file import parse
 from edgeproxy.errors import ConfigError
 from edgeproxy.record import record
+from edgeproxy.rehearsal import rehearse_apart
 from edgeproxy.server.control import run_control
 from edgeproxy.server.worker import run_worker
 from edgeproxy.shared import Shared
@@ -49,6 +50,7 @@ def run(path: Path | str) -> int:
     Raises ConfigError when the configuration is wrong, OSError when an address cannot be bound.
     """
     config = load_config(path)
+    rehearse_apart(config)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
@@ -163,6 +165,7 @@ class Supervisor:
         try:
             text = self._path.read_bytes()
             config = read_config(parse(text, str(self._path), self._path.parent))
+            rehearse_apart(config)
             self._shared.publish(text)
         except (ConfigError, OSError) as error:
             self._shared.refused()

@@ -117,6 +117,11 @@ def test_a_reload_puts_another_admin_token_in_force_and_keeps_what_was_good(edge
     assert "edgeproxy_config_reload_success 0.0" in edge.ask("/metrics").text
     assert edge.status("/config", NEW) == 200
 
+    edge.write(route="all, policies: [{use: 'nope:Policy'}]")
+    edge.reload()
+    edge.until(lambda: edge.says("nope:Policy cannot be used"))
+    assert edge.status("/readyz") == 200
+
     edge.write(route="later", workers=1)
     edge.reload()
     edge.until(lambda: "later" in edge.ask("/config", NEW).text)
@@ -130,6 +135,25 @@ def test_a_reload_puts_another_admin_token_in_force_and_keeps_what_was_good(edge
     assert "Traceback" not in log
     assert OLD not in log
     assert NEW not in log
+
+
+def test_an_edge_that_cannot_be_built_does_not_start(tmp_path: Path) -> None:
+    text = CONFIG.format(
+        port=free_port(), admin=free_port(), workers=2, route="all, policies: [{use: 'nope:P'}]"
+    )
+    (tmp_path / "edge.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "admin.token").write_text(OLD, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeproxy", "run", "--config", str(tmp_path / "edge.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "nope:P cannot be used" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "serving" not in done.stderr
 
 
 def read(**changes: object) -> Config:
