@@ -139,6 +139,16 @@ async def test_a_request_that_turns_out_bad_is_over_too(tmp_path: Path) -> None:
         assert (await edge.ask()).status == 200
 
 
+async def test_a_limit_outlives_a_restart_when_its_table_has_a_file(tmp_path: Path, door: str) -> None:
+    async with ScriptedOrigin(always(FRESH)) as origin:
+        text = config(origin, "quota: 3/d") + f"rate_limit_table: {{file: {tmp_path}/limits}}\n"
+        statuses: list[int] = []
+        for _ in range(2):
+            async with running(text, tmp_path, door) as edge:
+                statuses += [(await edge.ask()).status for _ in range(2)]
+    assert statuses == [200, 200, 200, 429]
+
+
 async def test_what_was_sent_is_charged_when_it_has_been(tmp_path: Path, door: str) -> None:
     async with ScriptedOrigin(always(FRESH)) as origin:
         limit = "rate: 1/h, burst: 8, cost: {request: 1, per_size: 1KB}"

@@ -122,6 +122,28 @@ def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
             ),
         ),
         Step(
+            "A limit on trial",
+            "One a minute, in shadow mode: nobody is refused, and the numbers tell who would be.",
+            (
+                Line(
+                    f"for i in 1 2 3; do {curl('/trial')}; done; curl -s '{admin}/metrics' "
+                    "| grep '^edgeproxy_policy_shadow_total'",
+                    (
+                        "200 OK",
+                        "200 OK",
+                        "200 OK",
+                        'decision="allow",policy="rate_limit",reason="-",route="trial"} 1.0',
+                        'decision="refuse",policy="rate_limit",reason="quota-exceeded",route="trial"} 2.0',
+                    ),
+                ),
+                Line(
+                    f"curl -s {manage} -H 'Accept: text/plain' "
+                    f"'{admin}/explain?method=GET&url={edge}/trial&from={GERMANY}'",
+                    ("trial", "rate_limit (shadow)", "strict is used up", "but is only a shadow"),
+                ),
+            ),
+        ),
+        Step(
             "A purge",
             "The stored answer is forgotten by all workers; the next request asks the origin.",
             (
@@ -141,6 +163,10 @@ def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
                     f"curl -s {manage} -H 'Accept: text/plain' "
                     f"'{admin}/explain?method=GET&url={edge}/&from={AMERICA}'",
                     ("site", "geo", "US", "checkout", "us"),
+                ),
+                Line(
+                    f"curl -s {manage} '{admin}/explain?method=GET&url={edge}/&from={NORTH_KOREA}'; echo",
+                    ('"policy": "geo"', '"mode": "enforce"', '"verdict": "refuse"', '"answered": 403'),
                 ),
             ),
         ),

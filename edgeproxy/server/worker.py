@@ -80,8 +80,10 @@ class Worker:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._feeds, return_exceptions=True)
         await self.parts.close()
-        if self._owns_machine and self.shared.machine is not None:
-            self.shared.machine.close()
+        if self._owns_machine:
+            if self.shared.machine is not None:
+                self.shared.machine.close()
+            self.shared.buckets.close()  # so that the next edge may have its file
 
     async def serve_peers(self, config: uvicorn.Config) -> asyncio.Server | None:
         """Answer the other workers of this machine, when there are any."""

@@ -14,8 +14,8 @@ import pytest
 from edgeproxy.build import Parts
 from edgeproxy.config import read_config
 from edgeproxy.config_file import parse
-from edgeproxy.context import Context
-from edgeproxy.decision import Decision, Serve
+from edgeproxy.context import Context, Edit
+from edgeproxy.decision import Decision, Fetch, Serve
 from edgeproxy.errors import ConfigError
 from edgeproxy.explain import explain
 from edgeproxy.observe.cells import decode_series
@@ -174,6 +174,51 @@ def test_asking_for_an_explanation_spends_nothing() -> None:
     assert counts(made, "edgeproxy_policy_shadow_total") == {}
     assert [each["mode"] for each in told] == ["shadow", "enforce", "enforce"]
     assert [refusal(ask(made)[1]) for _ in range(2)] == [None, ("rate_limit", "quota-exceeded", 429)]
+
+
+GUARDED = """
+      - {headers: {to_client: {set: {X-A: "1"}}}, when: "country == FR"}
+      - {headers: {to_client: {set: {X-B: "1"}}}, when: "not header:X-Off"}
+      - {ab: checkout, mode: shadow}
+      - {ab: checkout, when: "path matches /a/**"}
+      - {rewrite: {path: /a, to: /b}, on_error: deny}
+      - {headers: {to_client: {set: {X-C: "1"}}}, when: "variant:checkout in [a, b]"}
+"""
+
+
+@pytest.mark.parametrize("values", [(), (("X-Off", "1"),)])
+def test_guarded_policies_do_the_same_to_a_request_that_is_repeated(
+    values: tuple[tuple[str, str], ...],
+) -> None:
+    made = parts(GUARDED)
+    visit = Visit(made.edge, request("/a", list(values)))
+
+    def once(edge: Visit) -> tuple[object, ...]:
+        ctx = Context(NOW, NOW, edge.client, edge.route.name, "id")
+        decision = decide(edge, ctx)
+        key = decision.key if isinstance(decision, Fetch) else None
+        path = ctx.rewritten.path if ctx.rewritten is not None else b""
+        return key, ctx.to_client, ctx.to_origin, ctx.variants, path, ctx.key_parts
+
+    first = once(Visit(made.edge, request("/a", list(values))))
+    assert [edit.name for edit in cast("list[Edit]", first[1])] == ([b"X-C"] if values else [b"X-B", b"X-C"])
+    assert [once(visit) for _ in range(6)] == [first] * 6
+    assert visit.recollection is not None
+    assert counts(made, "edgeproxy_policy_shadow_total") == {("allow", "ab", "-", "r"): 7.0}, (
+        "each is counted"
+    )
+
+
+def test_evicted_buckets_are_counted_by_what_was_lost() -> None:
+    made = parts("      - rate_limit: per_client\n")
+    table = made.shared.buckets
+    for number in range(100_000):
+        table.take(table.key(b"%d" % number), 1, 10**9, 1, 10**18 + number // 50_000 * 2 * 10**9)
+    made.publish()
+    evicted = counts(made, "edgeproxy_rate_limit_table_evictions_total")
+    assert evicted[("idle",)] > 10_000
+    assert ("idle",) in evicted
+    assert table.evictions().idle == evicted[("idle",)]
 
 
 def test_a_policy_without_a_guard_is_asked_directly() -> None:

@@ -31,6 +31,15 @@ def test_an_address_is_in_the_set_when_it_is_in_one_network(networks: list[Netwo
         assert (text in NetworkSet(networks)) is any(plain in each for each in networks)
 
 
+@given(st.from_regex(r"[0-9]{1,3}(\.[0-9]{1,4}){2,4}", fullmatch=True))
+def test_what_looks_like_an_address_is_one_when_the_library_says_so(text: str) -> None:
+    try:
+        expected = int(ipaddress.ip_address(text))
+    except ValueError:
+        expected = -1
+    assert address_number(text) == expected
+
+
 def test_mapped_addresses_are_ipv4_and_zones_do_not_count() -> None:
     networks = NetworkSet([ipaddress.ip_network("10.0.0.0/8"), ipaddress.ip_network("fe80::/10")])
     assert "::ffff:10.1.2.3" in networks
