@@ -99,15 +99,18 @@ class Fetcher:
         if rule is not None and rule.min_uses > 1 and job.fetch.entry is None:
             self.uses.count(key)
         if not self.join(key, job):
-            flight = self.flights.lead(key, job.ctx.now)
-            flight.jobs.append(job)
-            self._lead(job, flight)
+            self._take_off(key, job)
 
     def join(self, key: bytes, job: Job) -> bool:
         """Let the job come along with a fetch under way; False when there is none."""
         flight = self.flights.find(key)
         if flight is None or not flight.joinable:
             return False
+        store, request = job.visit.edge.store, job.visit.request
+        if flight.position != store.position:
+            location = (request.host, request.path, request.query)
+            if store.purged_since(location, flight.position):
+                return False  # what it brings had been purged before this client asked
         if flight.join is None:
             flight.jobs.append(job)
         else:
@@ -121,10 +124,13 @@ class Fetcher:
             return
         if job.fetch.entry is not None and job.ctx.now < job.fetch.entry.rests_until:
             return
-        flight = self.flights.lead(key, job.ctx.now)
-        flight.refreshes = True
-        flight.jobs.append(job)
         self.refreshing += 1
+        self._take_off(key, job, refreshes=True)
+
+    def _take_off(self, key: bytes, job: Job, *, refreshes: bool = False) -> None:
+        flight = self.flights.lead(key, job.ctx.now, job.visit.edge.store.position)
+        flight.refreshes = refreshes
+        flight.jobs.append(job)
         self._lead(job, flight)
 
     def sweep(self, now: float) -> None:

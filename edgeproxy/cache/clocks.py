@@ -7,10 +7,10 @@ then a floor rises, and everything older than that counts as purged: too much, n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import Enum
 
-from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.entry import Entry, Location
 from edgeproxy.purge_log import Purge, PurgeKind, split_location
 
 MOST = 65_536  # purges remembered
@@ -44,7 +44,17 @@ class _Clock:
 class PurgeClocks:
     """Purges by what they name. `position` is how far in the log they go; `floor` is where memory begins."""
 
-    __slots__ = ("_clocks", "_lengths", "_most", "_most_bytes", "_size", "floor", "latest", "position")
+    __slots__ = (
+        "_clocks",
+        "_lengths",
+        "_most",
+        "_most_bytes",
+        "_size",
+        "floor",
+        "latest",
+        "latest_tag",
+        "position",
+    )
 
     def __init__(
         self, position: int = 0, floor: int = 0, *, most: int = MOST, most_bytes: int = MOST_BYTES
@@ -52,6 +62,7 @@ class PurgeClocks:
         self.position = position
         self.floor = floor
         self.latest = floor  # the last purge there was: entries as new as that need not be looked at
+        self.latest_tag = floor  # the last purge by tag
         self._clocks: dict[_Name, _Clock] = {}  # the one purged longest ago is first
         self._lengths: dict[bytes, dict[int, int]] = {}  # host -> length of a purged prefix -> how many
         self._size = 0
@@ -74,6 +85,8 @@ class PurgeClocks:
         else:
             clock.hard = purge.position
         self.position = self.latest = purge.position
+        if purge.kind is PurgeKind.TAG:
+            self.latest_tag = purge.position
         while len(self._clocks) > self._most or self._size > self._most_bytes:
             self._forget_one()
 
@@ -82,7 +95,7 @@ class PurgeClocks:
         self._clocks.clear()
         self._lengths.clear()
         self._size = 0
-        self.position = self.latest = self.floor = position
+        self.position = self.latest = self.latest_tag = self.floor = position
 
     def covers(self, entry: Entry) -> Purged | None:
         """What purges after its fetch began say about an entry; None when none names it."""
@@ -92,7 +105,7 @@ class PurgeClocks:
         if position < self.floor:
             return Purged.HARD
         found: Purged | None = None
-        for name in self._names_of(entry):
+        for name in self._names_of(entry.location, entry.tags):
             clock = self._clocks.get(name)
             if clock is not None:
                 if clock.hard > position:
@@ -100,6 +113,16 @@ class PurgeClocks:
                 if clock.soft > position:
                     found = Purged.SOFT
         return found
+
+    def named(self, location: Location, position: int) -> bool:
+        """Whether a purge after `position` names what is being fetched from there, or might: its tags are
+        not known yet."""
+        if position >= self.latest:
+            return False
+        if position < max(self.floor, self.latest_tag):
+            return True
+        clocks = [self._clocks.get(name) for name in self._names_of(location)]
+        return any(clock is not None and clock.last > position for clock in clocks)
 
     def purges(self) -> Iterator[Purge]:
         """What is remembered, each name's last hard and soft purge, in the order of the log."""
@@ -111,13 +134,13 @@ class PurgeClocks:
         ]
         return iter(sorted(every, key=lambda purge: purge.position))
 
-    def _names_of(self, entry: Entry) -> Iterator[_Name]:
-        """Everything a purge could call this entry."""
+    def _names_of(self, location: Location, tags: Iterable[bytes] = ()) -> Iterator[_Name]:
+        """Everything a purge could call an entry of this location."""
         yield _EVERYTHING
-        yield PurgeKind.URL, entry.location
-        host, path, _ = entry.location
+        yield PurgeKind.URL, location
+        host, path, _ = location
         yield PurgeKind.HOST, host
-        for tag in entry.tags:
+        for tag in tags:
             yield PurgeKind.TAG, tag
         for length in self._lengths.get(host, ()):
             if length <= len(path):

@@ -139,10 +139,22 @@ class Body:
 class Flight(Generic[J]):
     """The jobs that wait for one key. Once the answer is shared, `join` serves a late one at once."""
 
-    __slots__ = ("_body", "_join", "began", "jobs", "key", "landed", "leader", "partial", "refreshes")
+    __slots__ = (
+        "_body",
+        "_join",
+        "began",
+        "jobs",
+        "key",
+        "landed",
+        "leader",
+        "partial",
+        "position",
+        "refreshes",
+    )
 
-    def __init__(self, key: bytes, began: float = 0.0) -> None:
+    def __init__(self, key: bytes, began: float = 0.0, position: int = 0) -> None:
         self.key = key
+        self.position = position  # of the purge log when it began
         self.began = began  # steady seconds
         self.landed = False
         self.leader = -1  # the slot of another worker that is asked for it
@@ -194,9 +206,9 @@ class Flights(Generic[J]):
     def find(self, key: bytes) -> Flight[J] | None:
         return self.flights.get(key)
 
-    def lead(self, key: bytes, now: float) -> Flight[J]:
-        """A new flight that later misses of this key will find."""
-        flight = self.flights[key] = Flight[J](key, now)
+    def lead(self, key: bytes, now: float, position: int = 0) -> Flight[J]:
+        """A new flight that later misses of this key will find. `position` is that of the purge log."""
+        flight = self.flights[key] = Flight[J](key, now, position)
         return flight
 
     def land(self, flight: Flight[J]) -> bool:

@@ -175,6 +175,10 @@ class MemoryStore:
         """Forget, or with `soft` make stale, every entry that matches. How many there were."""
         return self._purge([entry for entry in self if matches(entry)], soft=soft, now=now)
 
+    def purged_since(self, location: Location, position: int) -> bool:
+        """Was something purged after `position` that names this URL, or might?"""
+        return position != self.position
+
     def noted(self, purge: Purge) -> None:
         """Said of every purge before it is applied, to stores that must know it later too."""
 

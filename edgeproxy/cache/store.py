@@ -93,6 +93,9 @@ class Store(MemoryStore):
             return False  # what was validated had been purged before it was asked for
         return super().renew(entry, since)
 
+    def purged_since(self, location: Location, position: int) -> bool:
+        return self.clocks.named(location, position)
+
     def keep_up(self) -> None:
         """Apply what was purged since. Costs one comparison when nothing was."""
         if self._log.head[0] != self.position:

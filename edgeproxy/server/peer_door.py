@@ -67,6 +67,7 @@ class PeerProtocol(EdgeProtocol):
         exchange = PeerExchange(self, request, None, keep_alive=keep_alive, http10=http10)
         self._begin(exchange, now)
         hall = self.hall
+        hall.catch_up(now)
         visit = exchange.visit = Visit(hall.edge, request)
         exchange.ctx = Context(now, wall(), "", visit.route.name, "")
         peers = hall.fetcher.peers
@@ -74,7 +75,6 @@ class PeerProtocol(EdgeProtocol):
         if key is None:
             exchange.alone()
         elif not hall.fetcher.join(key, Job(visit, exchange.ctx, Fetch(Cause.MISS, key), exchange, exchange)):
-            hall.catch_up(now)
             entry, _ = hall.edge.store.find(key, request.headers)
             if entry is not None and entry.fresh_until > now and not entry.must_validate:
                 exchange.hand(entry, now)

@@ -182,6 +182,41 @@ async def test_what_is_read_from_another_worker_is_as_old_as_it_was_there(tmp_pa
         assert entry.position == before
 
 
+@pytest.mark.parametrize(
+    ("kind", "value", "together"),
+    [
+        (PurgeKind.URL, b"example.com/a", False),
+        (PurgeKind.URL, b"example.com/b", True),
+        (PurgeKind.PREFIX, b"example.com/", False),
+        (PurgeKind.PREFIX, b"example.com/b", True),
+        (PurgeKind.HOST, b"example.com", False),
+        (PurgeKind.HOST, b"example.org", True),
+        (PurgeKind.TAG, b"any", False),  # the head is not here: it may have that tag
+        (PurgeKind.ALL, b"", False),
+    ],
+)
+@pytest.mark.parametrize("other", [0, 1])
+async def test_who_asks_after_a_purge_does_not_get_what_was_fetched_before_it(
+    tmp_path: Path, kind: PurgeKind, value: bytes, together: bool, other: int
+) -> None:
+    counting = Counting(FRESH)
+    counting.may.clear()
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as workers,
+    ):
+        early = asyncio.create_task(workers[0].ask("/a"))
+        await counting.arrived.wait()
+        workers[0].worker.shared.purge_log.append(kind, value)
+        late = asyncio.create_task(workers[other].ask("/a"))
+        for _ in range(50):
+            await asyncio.sleep(0.002)
+        counting.may.set()
+        assert (await early).body == b"1"
+        assert (await late).body == (b"1" if together else b"2")
+        assert (await workers[other].ask("/a")).body == (b"1" if together else b"2")
+
+
 def entries(edge: Running) -> list[Entry]:
     return list(edge.worker.parts.store)
 
