@@ -33,7 +33,7 @@ def code_of(status: int) -> str:
     return f"{min(max(status // 100, 1), 5)}xx"
 
 
-_CODE_OF = tuple([code_of(status) for status in range(1000)])
+CODE_OF = tuple([code_of(status) for status in range(1000)])
 
 
 class RouteMeters:
@@ -60,7 +60,7 @@ class RouteMeters:
         self._slot = slot
         self._values = slot.values
         codes = {code: slot.column("edgeproxy_requests_total", route=route, code=code) for code in CODES}
-        self._codes = tuple([codes[code] for code in _CODE_OF])
+        self._codes = tuple([codes[code] for code in CODE_OF])
         self._results = {
             word: slot.column("edgeproxy_cache_requests_total", route=route, result=word.decode())
             for word in results
