@@ -19,6 +19,7 @@ import mmap
 import os
 import secrets
 import struct
+import time
 from pathlib import Path
 from typing import cast
 
@@ -33,6 +34,7 @@ from edgeproxy.shared_memory import Segment
 logger = logging.getLogger("edgeproxy.machine")
 
 FORMAT = 1
+PATIENCE = 3.0  # seconds to wait for the lock at the start
 REASONS = ("state", "power", "purges", "damaged", "crash", "size")  # of making the file anew; 0 is none
 _OBJECTS, _PURGES, _CONDEMNED = 0, 1, 2  # cells: the numbers in use, and 1 + index of a reason
 _ERA_AT = 32  # bytes of the segment: what ties the entries to the purges
@@ -60,11 +62,22 @@ class MachineHome:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._take()
             self._begin()
         except OSError:
             os.close(self._lock)
             raise
+
+    def _take(self) -> None:
+        """Lock the folder. The processes of an edge that was killed take a moment to be gone."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(0.02)
 
     # --- for every process
 

@@ -214,12 +214,21 @@ def test_a_condemned_file_is_made_anew_once(folder: Path) -> None:
     assert holds(start(folder), "b")
 
 
-def test_one_edge_at_a_time(folder: Path) -> None:
+def test_one_edge_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_home, "PATIENCE", 0.0)
     home = start(folder)
     with pytest.raises(BlockingIOError):
         start(folder)
     kill(home)
     start(folder)
+
+
+def test_a_predecessor_that_is_just_ending_is_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = start(folder)
+    monkeypatch.setattr("edgeproxy.machine_home.time.sleep", lambda _: kill(home))
+    assert start(folder).survived
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ Whether it is fresh is one comparison, and its head is rendered: what changes fr
 
 from __future__ import annotations
 
+from sys import getsizeof
 from typing import TYPE_CHECKING
 
+from edgeproxy.cache.compact import compact, weigh
 from edgeproxy.decision import Cause, Serve, Stamp
 from edgeproxy.http.message import Field, Response
 from edgeproxy.http.wire import render_fields
@@ -19,8 +21,10 @@ Location = tuple[bytes, bytes, bytes]
 """Host, path and query: what a purge by URL names, whatever else is in the key."""
 
 LONGEST_REST = 30.0  # seconds between refreshes that fail
-OVERHEAD = 1200  # bytes of Python objects an entry costs beside its head and body; measured
-TAG_OVERHEAD = 300  # bytes that each of its tags costs beside its text
+OVERHEAD = 1105  # bytes of Python objects an entry costs beside its texts; measured by tests/bench/tiers.py
+MOST_STAMPED = 1024  # entries
+_SMALL_SET = getsizeof(frozenset((b"",))) - 16  # what it takes where others left holes; measured too
+TAG_OVERHEAD = 120  # bytes of its place in the index of tags
 
 
 class Entry:
@@ -48,7 +52,6 @@ class Entry:
         "stale_until",
         "stored",
         "tags",
-        "validators",
         "variant",
         "visited",
     )  # fmt: skip
@@ -73,7 +76,7 @@ class Entry:
         self.key = key
         self.names = names  # lower-case field names of its Vary
         self.variant = variant  # their values in the request that fetched it
-        self.response = response
+        self.response, weight = compact(response)
         self.born = born  # when its age was 0
         self.fresh_until = fresh_until
         self.stale_until = stale_until  # end of stale-while-revalidate
@@ -89,20 +92,20 @@ class Entry:
         self.stored = False
         self.failures = 0  # refreshes that failed since it was stored
         self.rests_until = 0.0  # no refresh behind clients' backs until then
-        index = {name.lower(): value for name, value in response.fields}
+        index = {name.lower(): value for name, value in self.response.fields}
         self.etag = index.get(b"etag")
         self.last_modified = index.get(b"last-modified")
-        self.validators: tuple[Field, ...] = tuple(
-            [
-                (name, value)
-                for name, value in ((b"If-None-Match", self.etag), (b"If-Modified-Since", self.last_modified))
-                if value is not None
-            ]
-        )
-        self.size = len(response.body) + 2 * len(response.head) + len(key) + OVERHEAD
+        texts = (response.body, key, location[1], location[2], variant, *names, *tags)
+        self.size = OVERHEAD + weight + sum([weigh(text) for text in texts if text])
         if tags:
-            self.size += sum([len(tag) + TAG_OVERHEAD for tag in tags])
+            self.size += getsizeof(tags) - _SMALL_SET + TAG_OVERHEAD * len(tags)
         self._hit: Serve | None = None
+
+    @property
+    def validators(self) -> list[Field]:
+        """The fields that ask the origin whether this is still right."""
+        pairs = (b"If-None-Match", self.etag), (b"If-Modified-Since", self.last_modified)
+        return [(name, value) for name, value in pairs if value is not None]
 
     def age(self, now: float) -> int:
         """Seconds for the Age field, saturated (RFC 9111 §1.2.2)."""
@@ -134,8 +137,18 @@ class Entry:
             status = b"%b; hit; ttl=%d" % (rule.ident, int(self.fresh_until - now))
             word = b"" if not rule.x_cache else b"HIT" if now < self.fresh_until else b"STALE"
             hit = Serve(self.response, Cause.HIT, make_stamp(second, self.age(now), status, word))
+            if self._hit is None and self.stored:
+                if len(STAMPED) >= MOST_STAMPED:
+                    for other in STAMPED:
+                        other._hit = None
+                    STAMPED.clear()
+                STAMPED[self] = None
             self._hit = hit
         return hit
+
+
+STAMPED: dict[Entry, None] = {}
+"""Stored entries that hold a stamp: an answer that is asked for once a day need not keep one."""
 
 
 def make_stamp(at: int, age: int, status: bytes, x_cache: bytes = b"") -> Stamp:

@@ -8,14 +8,18 @@ the oldest entry to the newest, spares those visited since it last came by, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from edgeproxy.cache.admission import Forced
-from edgeproxy.cache.entry import Entry, Location
+from edgeproxy.cache.entry import STAMPED, Entry, Location
 from edgeproxy.cache.key import variant_key
 from edgeproxy.http.message import Headers
 from edgeproxy.purge_log import Purge
 
 VARIANTS = 64  # per key; then the oldest goes (A64)
+
+_Name = TypeVar("_Name", bytes, Location)
+_Value = TypeVar("_Value", bytes, Entry)
 
 
 class MemoryStore:
@@ -29,8 +33,8 @@ class MemoryStore:
         self.position = 0
         self.forced = Forced()
         self._keys: dict[bytes, list[Entry]] = {}
-        self._locations: dict[Location, set[bytes]] = {}
-        self._tagged: dict[bytes, set[Entry]] = {}
+        self._locations: dict[Location, bytes | set[bytes]] = {}  # the only one, or all
+        self._tagged: dict[bytes, Entry | set[Entry]] = {}
         # SIEVE's queue, linked through the entries: newest, oldest, and where the hand stands
         self._newest: Entry | None = None
         self._oldest: Entry | None = None
@@ -71,9 +75,9 @@ class MemoryStore:
             entries = self._keys.setdefault(entry.key, [])
         entries.append(entry)
         self._link(entry)
-        self._locations.setdefault(entry.location, set()).add(entry.key)
+        _add(self._locations, entry.location, entry.key)
         for tag in entry.tags:
-            self._tagged.setdefault(tag, set()).add(entry)
+            _add(self._tagged, tag, entry)
         self.bytes += entry.size
         while self.bytes > self.max_bytes:
             self._evict(entry)
@@ -131,20 +135,15 @@ class MemoryStore:
         if not entry.stored:
             return
         self._unlink(entry)
+        STAMPED.pop(entry, None)
         self.bytes -= entry.size
         entries = self._keys[entry.key]
         entries.remove(entry)
         for tag in entry.tags:
-            tagged = self._tagged[tag]
-            tagged.discard(entry)
-            if not tagged:
-                del self._tagged[tag]
+            _remove(self._tagged, tag, entry)
         if not entries:
             del self._keys[entry.key]
-            keys = self._locations[entry.location]
-            keys.discard(entry.key)
-            if not keys:
-                del self._locations[entry.location]
+            _remove(self._locations, entry.location, entry.key)
 
     def __iter__(self) -> Iterator[Entry]:
         """Every entry, oldest first; the one just yielded may be dropped."""
@@ -164,12 +163,12 @@ class MemoryStore:
 
     def purge_url(self, location: Location, *, soft: bool, now: float) -> int:
         """`purge` of the entries of one URL, without looking at others."""
-        keys = tuple(self._locations.get(location, ()))
+        keys = _all(self._locations, location)
         return self._purge([entry for key in keys for entry in self._keys.get(key, ())], soft=soft, now=now)
 
     def purge_tag(self, tag: bytes, *, soft: bool, now: float) -> int:
         """`purge` of the entries with one tag, without looking at others."""
-        return self._purge(list(self._tagged.get(tag, ())), soft=soft, now=now)
+        return self._purge(_all(self._tagged, tag), soft=soft, now=now)
 
     def purge(self, matches: Callable[[Entry], bool], *, soft: bool, now: float) -> int:
         """Forget, or with `soft` make stale, every entry that matches. How many there were."""
@@ -200,3 +199,31 @@ class MemoryStore:
         for entry in self:
             self._drop(entry)
         return count
+
+
+def _add(index: dict[_Name, _Value | set[_Value]], name: _Name, value: _Value) -> None:
+    found = index.get(name)
+    if found is None:
+        index[name] = value
+    elif isinstance(found, set):
+        found.add(value)
+    elif found != value:
+        index[name] = {found, value}
+
+
+def _remove(index: dict[_Name, _Value | set[_Value]], name: _Name, value: _Value) -> None:
+    found = index.get(name)
+    if isinstance(found, set):
+        found.discard(value)
+        if found:
+            return
+    elif found != value:
+        return
+    del index[name]
+
+
+def _all(index: dict[_Name, _Value | set[_Value]], name: _Name) -> list[_Value]:
+    found = index.get(name)
+    if found is None:
+        return []
+    return list(found) if isinstance(found, set) else [found]
