@@ -37,7 +37,8 @@ from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.outcome import DoorMeters, OriginMeters, RouteMeters
 from edgeproxy.observe.trials import TrialMeters
 from edgeproxy.observe.tunnels import TunnelMeters
-from edgeproxy.origin.choose import OriginChoice
+from edgeproxy.origin.choose import OriginChoice, OriginRule
+from edgeproxy.origin.keep import KeepOrigin
 from edgeproxy.origin.request import forwarding
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.sweeper import Sweeper
@@ -52,8 +53,10 @@ from edgeproxy.policies.basic import BasicAuth, BasicRule, parse_users
 from edgeproxy.policies.condition import condition
 from edgeproxy.policies.cookies import CookieRule, Cookies
 from edgeproxy.policies.cors import Cors, CorsRule
-from edgeproxy.policies.geo import Geo, GeoRule, Locate
+from edgeproxy.policies.geo import Geo
 from edgeproxy.policies.geo_data import GeoDatabase
+from edgeproxy.policies.geo_locate import KeyByGroup, Locate
+from edgeproxy.policies.geo_rule import GeoRule
 from edgeproxy.policies.guard import Guarded
 from edgeproxy.policies.headers import HeaderEdits, HeadersRule
 from edgeproxy.policies.ip import IpList, IpRule
@@ -311,10 +314,16 @@ class Parts:
             choice = self._choice(section)
         except (ConfigError, ValueError) as error:  # what only shows when the rules of several places meet
             raise ConfigError(f"routes[{self.config.routes.index(section)}]: {error}") from None
-        if _must_locate(policies, elsewhere=choice.needs_place or (rule is not None and rule.country)):
-            policies.insert(0, Locate(self.geo))
+        by_group = section.cache is not None and "group" in section.cache.vary_on
+        if by_group:
+            policies.append(KeyByGroup(self.config.geo.groups))
+        by_place = choice.needs_place or (rule is not None and rule.country) or by_group
+        if _must_locate(policies, elsewhere=by_place):
+            policies.insert(0, Locate(self.geo, self.config.geo.override))
         if rule is not None and (rule.device or rule.claims):
             policies.append(Keyed(device=rule.device, claims=rule.claims))
+        if isinstance(section.origin, OriginRule) and section.origin.affinity is not None:
+            policies.append(KeepOrigin(section.origin.affinity, choice.possible))
         asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
         hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
         route = Route(
@@ -326,6 +335,7 @@ class Parts:
             origin=choice.only,
             intended_origin=choice.intended,
             origin_varies=choice.varies,
+            confine=choice if self.config.geo.residency else None,
             body_size=section.body_size
             if section.body_size is not None
             else self.config.server.limits.body_size,
@@ -345,6 +355,7 @@ class Parts:
             self.config.edge.location,
             self.config.geo.groups,
             lambda name: self.upstreams[name].healthy(),
+            [(rule.places, rule.origins) for rule in self.config.geo.residency],
         )
 
     def _guarded(self, step: PolicyStep, meters: RouteMeters) -> Policy:
@@ -358,7 +369,7 @@ class Parts:
     def _policy(self, step: PolicyStep) -> Policy:
         rule = step.rule
         if isinstance(rule, GeoRule):
-            return Geo(rule, self.config.geo.groups, self.geo)
+            return Geo(rule, self.config.geo.groups, self.geo, self.config.geo.override)
         if isinstance(rule, JwtRule):
             return JwtAuth(rule, self.issuers)
         if isinstance(rule, ApiKeyRule):
@@ -440,7 +451,7 @@ def _must_locate(policies: list[Policy], *, elsewhere: bool) -> bool:
         inner = policy.inner if isinstance(policy, Guarded) else policy
         if getattr(inner, "needs_place", False) or (when is not None and "country" in when.kinds):
             return True
-        if policy.name == "geo" and when is None:
+        if isinstance(inner, Geo) and when is None:
             return False
     return elsewhere
 

@@ -236,6 +236,42 @@ def explain(
     click.echo(json.dumps(explanation.as_dict(), indent=2) if as_json else explanation.as_tree().rstrip("\n"))
 
 
+@main.group()
+def geo() -> None:
+    """What the geo databases say."""
+
+
+@geo.command()
+@click.argument("address", metavar="IP")
+@click.option(
+    "--config", "-c", type=_FILE, envvar="EDGEPROXY_CONFIG", show_envvar=True, help="The configuration file."
+)
+@click.option("--database", "-d", "databases", multiple=True, type=_FILE, help="Ask this file instead.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def lookup(address: str, config: Path | None, databases: tuple[Path, ...], as_json: bool) -> None:
+    """Say where an address is: by the databases of the configuration, or by others.
+
+    \b
+    Examples:
+      edgeproxy geo lookup 203.0.113.7 --config edge.yaml
+      edgeproxy geo lookup 2001:db8::1 --database GeoLite2-City.mmdb --json
+    """
+    from edgeproxy.config import load_config
+    from edgeproxy.geo_lookup import about, as_lines
+
+    if config is None and not databases:
+        raise click.UsageError("Name a file with --database, or a configuration with --config.")
+    section = None if databases or config is None else load_config(config).geo
+    paths = [str(path) for path in databases] if section is None else section.paths
+    if not paths:
+        raise click.UsageError(f"{config} names no geo.database; name a file with --database.")
+    try:
+        found = about(address, paths, {} if section is None else section.groups)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else as_lines(found))
+
+
 @main.command()
 def schema() -> None:
     """Print the JSON Schema of the configuration, for editors.

@@ -43,7 +43,7 @@ from edgeproxy.policies.basic import BasicRule
 from edgeproxy.policies.condition import WhenField
 from edgeproxy.policies.cookies import CookieRule
 from edgeproxy.policies.cors import CorsRule
-from edgeproxy.policies.geo import GeoRule, GeoSection
+from edgeproxy.policies.geo_rule import GeoRule, GeoSection
 from edgeproxy.policies.guard import NEVER_OPEN
 from edgeproxy.policies.headers import HeadersRule
 from edgeproxy.policies.ip import IpRule

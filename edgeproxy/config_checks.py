@@ -34,6 +34,9 @@ def cross_checks(document: Document) -> list[Problem]:
 
 def _references(document: Document) -> Iterator[tuple[TreePath, str, str]]:
     """Path, name, and the section where the name must be."""
+    for position, rule in enumerate(listed(section(document.data.get("geo")).get("residency"))):
+        at: TreePath = ("geo", "residency", position, "origins")
+        yield from ((where, name, "origins") for where, name in texts(at, section(rule).get("origins")))
     for path, route in routes(document):
         for where, name in _origins(path, route):
             yield where, name, "origins"
@@ -61,6 +64,7 @@ def _origins(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath,
         ((*where, "by_country", place), name) for place, name in section(rule.get("by_country")).items()
     ]
     yield from ((at, name) for at, name in named if isinstance(name, str) and name != _NEAREST)
+    yield from (((*where, "bias", name), name) for name in section(rule.get("bias")))
 
 
 def _names(document: Document) -> Iterator[Problem]:
@@ -98,7 +102,8 @@ def _place_words(document: Document) -> Iterator[tuple[TreePath, str]]:
             rule = section(value) if policy == "geo" else {}
             yield from texts((*where, "allow"), rule.get("allow"))
             yield from texts((*where, "deny"), rule.get("deny"))
-            yield from (((*where, "redirect", word), word) for word in section(rule.get("redirect")))
+            for key in ("redirect", "rewrite", "set"):
+                yield from (((*where, key, word), word) for word in section(rule.get(key)))
 
 
 def _unplaced(document: Document, path: TreePath, word: str, said: str) -> str:
@@ -117,19 +122,27 @@ def _is_nearest(route: dict[str, Tree]) -> bool:
 
 def _places(document: Document) -> Iterator[Problem]:
     """What looks at where a client is needs a database; what looks for the nearest needs locations."""
-    has_database = bool(section(document.data.get("geo")).get("database"))
+    geo = section(document.data.get("geo"))
+    has_database = bool(geo.get("database"))
+    if geo.get("residency") and not has_database:
+        said = "found a rule that asks for the client's place, expected geo.database to name a file"
+        yield Problem(("geo", "residency"), said)
     for path, route in routes(document):
         needing = [where for where, word, _ in policies(path, route) if word == "geo"]
         needing += [where for where, _, parsed in _whens(document, path, route) if "country" in parsed.kinds]
         if _is_nearest(route) or "by_country" in section(route.get("origin")):
             needing.append((*path, "origin"))
-        if "country" in listed(section(route.get("cache")).get("vary_on")):
+        if not {"country", "group"}.isdisjoint(name for _, name in texts((), vary_on(route))):
             needing.append((*path, "cache", "vary_on"))
         for where in () if has_database else needing:
             said = "found a rule that asks for the client's place, expected geo.database to name a file"
             yield Problem(where, said)
         if _is_nearest(route):
             yield from _located(document, (*path, "origin"))
+
+
+def vary_on(route: dict[str, Tree]) -> Tree:
+    return section(route.get("cache")).get("vary_on")
 
 
 def _located(document: Document, path: TreePath) -> Iterator[Problem]:

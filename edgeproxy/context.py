@@ -56,6 +56,10 @@ class Place:
     longitude: float | None = None
     asn: int | None = None
     organisation: str = ""
+    postal: str = ""
+    time_zone: str = ""  # of the IANA database: `Europe/Berlin`
+    flags: tuple[str, ...] = ()  # words of `countries.FLAGS`
+    private: bool = field(default=False, compare=False)  # nowhere, because it is of no public network
 
 
 NOWHERE = Place()
@@ -118,6 +122,7 @@ class Context:
         "delay",
         "endings",
         "exposures",
+        "keeper",
         "key_parts",
         "notes",
         "now",
@@ -149,6 +154,8 @@ class Context:
         self.exposures: tuple[Exposure, ...] = ()  # of units that were not counted yet. Set by ab
         self.claims: Mapping[str, Any] | None = None  # verified claims. Set by jwt
         self.origin: str | None = None  # pool chosen by name. Set by the origin choice
+        # origin the client was at, and the cookie of each it may be told to stay with. Set by affinity
+        self.keeper: tuple[str, Mapping[str, Edit]] | None = None
         self.origin_named = ""  # pool that a policy asks for, before the choice. Set by ab
         self.delay = 0.0  # seconds until it is this request's turn. Set by rate_limit
         self.pause: Pause | None = None  # how a refusal waits. Set with it by jwt, basic

@@ -7,6 +7,7 @@ that does; while requests are served a set of places is two look-ups.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 
 from edgeproxy.context import Place
@@ -44,10 +45,31 @@ COUNTRIES = frozenset(_ISO_3166_1.split())
 _SAID_OTHERWISE = {"UK": "GB", "EL": "GR", "USA": "US", "GER": "DE", "EN": "GB"}
 
 
+FLAGS = frozenset(
+    {"anonymous", "anycast", "hosting", "proxy", "residential-proxy", "satellite", "tor", "vpn"}
+)
+"""Words for what a network is used for, when a database says it."""
+
+UNKNOWN, PRIVATE = "unknown", "private"
+"""Words for clients of no known country, and for those of private networks."""
+
+_ASN = re.compile(r"AS([1-9]\d{0,9})")
+_SUBDIVISION = re.compile(r"([A-Z]{2})-([A-Z0-9]{1,3})")
+_RESERVED = frozenset({*GROUPS, *CONTINENTS, *FLAGS, UNKNOWN, PRIVATE})
+
+
+def is_word(name: str) -> bool:
+    """Does `name` mean a place without any definition?"""
+    subdivision = _SUBDIVISION.fullmatch(name)
+    if subdivision is not None:
+        return subdivision[1] in COUNTRIES
+    return name in COUNTRIES or name in _RESERVED or _ASN.fullmatch(name) is not None
+
+
 def check_place_name(name: str, groups: Iterable[str] = ()) -> str:
-    """`name` itself when it is a country, a continent's word or a group. Raises ValueError with a hint."""
-    known = {*groups, *GROUPS, *CONTINENTS}
-    if name in COUNTRIES or name in known:
+    """`name` itself when it is a word for a place or a group. Raises ValueError with a hint."""
+    known = {*groups, *_RESERVED}
+    if is_word(name) or name in known:
         return name
     hint = _SAID_OTHERWISE.get(name.upper())
     if hint is None and name.upper() in COUNTRIES | known:
@@ -62,29 +84,81 @@ def check_place_name(name: str, groups: Iterable[str] = ()) -> str:
 
 
 class PlaceSet:
-    """Countries, groups and continents of a rule, spelled out once: `place in set` is a look-up."""
+    """Words for places, spelled out once: `place in set` is a few look-ups. Countries, continents, groups of
+    them, subdivisions (`US-CA`), networks (`AS15169`), what networks are used for (`tor`), unknown, private.
 
-    __slots__ = ("_continents", "_countries")
+    `attributes` are those of Place that it looks at.
+    """
+
+    __slots__ = (
+        "_asns",
+        "_continents",
+        "_countries",
+        "_flags",
+        "_more",
+        "_subdivisions",
+        "_words",
+        "attributes",
+    )
 
     def __init__(self, names: Iterable[str], groups: Mapping[str, Iterable[str]] | None = None) -> None:
-        """Raises ValueError for a name that is neither country, continent nor group."""
-        countries: set[str] = set()
-        continents: set[str] = set()
+        """Raises ValueError for a name that means nothing."""
+        self._countries: set[str] = set()
+        self._continents: set[str] = set()
+        self._asns: set[int] = set()
+        self._subdivisions: set[tuple[str, str]] = set()
+        self._flags: set[str] = set()
+        self._words: set[str] = set()
         own = groups or {}
         for name in names:
             check_place_name(name, own)
-            if name in CONTINENTS:
-                continents.add(CONTINENTS[name])
-            elif name in own:
-                inner = PlaceSet(own[name])  # no groups in groups: then none can contain itself
-                countries |= inner._countries
-                continents |= inner._continents
+            if name in own:
+                self._join(PlaceSet(own[name]))  # no groups in groups: then none can contain itself
             else:
-                countries |= GROUPS.get(name, frozenset({name}))
-        self._countries, self._continents = countries, continents
+                self._add(name)
+        self._more = bool(self._asns or self._subdivisions or self._flags or self._words)
+        looked_at = [
+            ("asn", self._asns), ("subdivision", self._subdivisions), ("flags", self._flags),
+            ("private", self._words),
+        ]  # fmt: skip
+        self.attributes = ("country", "continent", *[name for name, members in looked_at if members])
+
+    def _add(self, name: str) -> None:
+        asn, subdivision = _ASN.fullmatch(name), _SUBDIVISION.fullmatch(name)
+        if name in CONTINENTS:
+            self._continents.add(CONTINENTS[name])
+        elif name in FLAGS:
+            self._flags.add(name)
+        elif name in (UNKNOWN, PRIVATE):
+            self._words.add(name)
+        elif asn is not None:
+            self._asns.add(int(asn[1]))
+        elif subdivision is not None:
+            self._subdivisions.add((subdivision[1], subdivision[2]))
+        else:
+            self._countries |= GROUPS.get(name, frozenset({name}))
+
+    def _join(self, other: PlaceSet) -> None:
+        self._countries |= other._countries
+        self._continents |= other._continents
+        self._asns |= other._asns
+        self._subdivisions |= other._subdivisions
+        self._flags |= other._flags
+        self._words |= other._words
 
     def __contains__(self, place: Place) -> bool:
-        return place.country in self._countries or place.continent in self._continents
+        if place.country in self._countries or place.continent in self._continents:
+            return True
+        return self._more and self._has(place)
+
+    def _has(self, place: Place) -> bool:
+        if place.asn in self._asns or (place.country, place.subdivision) in self._subdivisions:
+            return True
+        if not self._flags.isdisjoint(place.flags):
+            return True
+        if place.country or not self._words:
+            return False
+        return (PRIVATE if place.private else UNKNOWN) in self._words
 
     def __bool__(self) -> bool:
-        return bool(self._countries or self._continents)
+        return bool(self._countries or self._continents) or self._more

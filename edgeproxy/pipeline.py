@@ -158,9 +158,13 @@ def decide(visit: Visit, ctx: Context, *, resumed: Delay | None = None) -> Decis
     if ctx.rewritten is not None:
         visit = visit.onward(ctx.rewritten)
     named = ctx.origin_named
-    ctx.origin = named or route.origin or route.choose_origin(ctx)
-    if named or route.origin_varies:
-        ctx.key_parts += (b"origin:" + (named or route.intended_origin(ctx)).encode(),)
+    if named:
+        ctx.origin = named if route.confine is None else route.confine(ctx)
+        ctx.key_parts += (b"origin:" + ctx.origin.encode(),)
+    else:
+        ctx.origin = route.origin or route.choose_origin(ctx)
+        if route.origin_varies:
+            ctx.key_parts += (b"origin:" + route.intended_origin(ctx).encode(),)
     rule = route.rule
     if rule is None:
         return PASS

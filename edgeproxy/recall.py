@@ -29,6 +29,7 @@ class Effects:
     to_client: tuple[Edit, ...]
     origin_named: str
     rewritten: Request | None
+    keeper: tuple[str, Mapping[str, Edit]] | None
 
     def apply(self, ctx: Context) -> None:
         if self.place is not None:
@@ -47,6 +48,8 @@ class Effects:
             ctx.origin_named = self.origin_named
         if self.rewritten is not None:
             ctx.rewritten = self.rewritten
+        if self.keeper is not None:
+            ctx.keeper = self.keeper
 
 
 @record
@@ -125,6 +128,7 @@ class Recorder:
             tuple(ctx.to_client[to_client:]),
             ctx.origin_named,
             ctx.rewritten,
+            ctx.keeper,
         )
         self._acts.append((effects, None, -1))
         self._before = None

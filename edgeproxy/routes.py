@@ -96,6 +96,7 @@ class Route:
     compression: Compression | None = None
     websocket: TunnelRule | None = None  # set: what comes by this route becomes a WebSocket
     upgraded: Route | None = None  # the same route for requests that want to be one
+    confine: Callable[[Context], str] | None = None  # who may overrule an origin that a policy names
 
 
 @record

@@ -24,6 +24,7 @@ CORE = {
     "errors",
     "units",
     "countries",
+    "country_data",
 }
 NOT_IN_CORE = {
     "asyncio",
@@ -46,7 +47,7 @@ NOT_IN_CORE = {
 # Lower may not import higher; names in one row may import each other only as ALLOWED says.
 LAYERS = [
     {"record", "errors", "snapshot", "units", "clock", "process_lock", "shared_memory"},
-    {"context", "countries", "http", "decision", "door", "purge_log", "recall"},
+    {"context", "countries", "country_data", "http", "decision", "door", "purge_log", "recall"},
     {"cache", "policies", "origin", "observe"},
     {"routes"},
     {"feeds", "pipeline", "flight_table", "purge_journal"},
@@ -56,7 +57,7 @@ LAYERS = [
     {"recording"},
     {"fetch", "config_*"},
     {"config", "hallway", "bucket_file"},
-    {"machine_home", "machine_tier", "shared", "admin", "experiments", "origins"},
+    {"machine_home", "machine_tier", "shared", "admin", "experiments", "geo_lookup", "origins"},
     {"build"},
     {"asgi_exchange"},
     {"rehearsal"},
@@ -73,6 +74,7 @@ SHARED = {
     "failure_budget",
     "credential",
     "redirect_target",
+    "rewriter",
     "condition",
     "condition_facts",
     "networks",

@@ -12,7 +12,7 @@ from edgeproxy.record import record
 from edgeproxy.units import Duration, Model, Size
 
 _STATUS = re.compile(r"[1-5]\d\d|[1-5]xx|any")
-_DIMENSION = re.compile(r"variant|country|device|claim:.+|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_DIMENSION = re.compile(r"variant|country|group|device|claim:.+|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEURISTIC_CAP = 86400.0  # seconds a response may be fresh that does not say for how long
 
 
@@ -66,7 +66,8 @@ class CacheSection(Model):
     set_cookie: Literal["keep_out", "strip"] = "keep_out"
     """An answer that sets a cookie is not stored, or stored without its cookies."""
     vary_on: list[str] = Field(default_factory=list)
-    """More parts of the key: variant, country, device, claim:PATH, header:NAME, cookie:NAME."""
+    """More parts of the key: variant, country, group (those of `geo` that the country is in), device,
+    claim:PATH, header:NAME, cookie:NAME."""
     unkeyed: Literal["pass", "drop"] = "pass"
     """drop: what is not in the key the origin is not told, where its answer may be stored. It gets Accept,
     Accept-Encoding, Accept-Language, Authorization, and the fields and cookies of vary_on."""
@@ -94,7 +95,7 @@ class CacheSection(Model):
             if _DIMENSION.fullmatch(one) is None:
                 raise ValueError(
                     f"{one!r} is not a part of the key; "
-                    "write variant, country, device, claim:PATH, header:NAME or cookie:NAME"
+                    "write variant, country, group, device, claim:PATH, header:NAME or cookie:NAME"
                 )
         return value
 

@@ -11,17 +11,20 @@ import asyncio
 import ipaddress
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from itertools import islice
 from pathlib import Path
+from random import Random
 from tempfile import NamedTemporaryFile, gettempdir
-from typing import IO
+from typing import IO, cast
 
 import maxminddb
 from maxminddb.const import MODE_MMAP, MODE_MMAP_EXT
 
+from edgeproxy.context import NOWHERE
 from edgeproxy.errors import ConfigError
-from edgeproxy.policies.geo_data import GeoCounts, GeoDatabase, Reader
+from edgeproxy.policies.geo_data import LATEST, GeoCounts, GeoDatabase, Reader, read_place
 from edgeproxy.snapshot import Snapshot
 
 Stamp = tuple[tuple[int, int, int], ...]
@@ -33,19 +36,23 @@ _TRIED = [
     ipaddress.ip_address(text)
     for text in ("1.1.1.1", "8.8.8.8", "46.0.0.1", "81.2.69.160", "128.0.0.1", "193.0.0.1", "217.0.0.1")
 ]
+_WALKED, _DRAWN = 20_000, 2_000  # networks and addresses that a replacement is tried at
 _TRIED_IPV6 = [ipaddress.ip_address(text) for text in ("2001:218::1", "2a00::1", "2606:4700::1", "2c0f::1")]
 
 
-def open_database(paths: Sequence[str], counts: GeoCounts | None = None) -> GeoDatabase:
-    """The databases of these files as one, the first believed first.
+def open_database(
+    paths: Sequence[str], counts: GeoCounts | None = None, *, replacing: bool = False
+) -> GeoDatabase:
+    """The databases of these files as one, the first believed first. `replacing`: there is a good one
+    already, so that this one must be sound throughout and know something.
 
     Raises ConfigError naming the file and what to do when one is missing, damaged or of no use.
     """
-    readers = [_open(path) for path in paths]
+    readers = [_open(path, replacing=replacing) for path in paths]
     return GeoDatabase(readers, counts)
 
 
-def _open(path: str) -> Reader:
+def _open(path: str, *, replacing: bool) -> Reader:
     try:
         if not Path(path).is_file():
             raise ConfigError(f"geo.database: {path} is not a file; set it to the path of an .mmdb file")
@@ -54,6 +61,8 @@ def _open(path: str) -> Reader:
             # maxminddb's own types are incomplete.
             reader: Reader = maxminddb.open_database(copy.name, _mode())  # pyright: ignore[reportUnknownMemberType]
         _check(reader)
+        if replacing:
+            _walk(reader)
     except OSError as error:
         raise ConfigError(
             f"geo.database: {path} cannot be read or copied ({error.strerror});"
@@ -96,6 +105,22 @@ def _check(reader: Reader) -> None:
             raise ValueError("its records are no maps")
 
 
+def _walk(reader: Reader) -> None:
+    """Raises when the tree or a record is damaged, as far as it is walked, or when nobody is placed."""
+    metadata = reader.metadata()
+    if metadata.build_epoch >= LATEST:
+        raise ValueError("its build time makes no sense")
+    useful = False
+    for _, found in islice(cast("Iterable[tuple[object, object]]", reader), _WALKED):
+        useful = useful or read_place(found) != NOWHERE
+    chosen = Random(metadata.build_epoch)  # noqa: S311 - the same addresses whoever looks
+    for _ in range(_DRAWN):
+        found = reader.get_with_prefix_len(ipaddress.IPv4Address(chosen.getrandbits(32)))[0]
+        useful = useful or read_place(found) != NOWHERE
+    if not useful:
+        raise ValueError("it places nobody")
+
+
 class GeoFeed:
     """Publishes the databases of some files and looks now and then whether they were replaced.
 
@@ -133,7 +158,11 @@ class GeoFeed:
             if stamp == self._tried:
                 return
             self._tried = stamp
-            self._snapshot.value = await asyncio.to_thread(open_database, self._paths, self._counts)
+            old = self._snapshot.value
+            opened = await asyncio.to_thread(
+                open_database, self._paths, self._counts, replacing=old is not None
+            )
+            self._snapshot.value = opened
         except Exception as error:  # a feed that dies would let its database age unseen
             self.failures += 1
             self.last_error = str(error)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from edgeproxy.context import Context, Edit, Exposure, Op
 from edgeproxy.http.message import Request
-from edgeproxy.policies.ab_acts import Rewriter, Variant
+from edgeproxy.policies.ab_acts import Variant
 from edgeproxy.policies.ab_draw import drawer, filter_by_another, gate
 from edgeproxy.policies.ab_hash import as_index, query_value
 from edgeproxy.policies.ab_rule import NAME, Experiment, VariantCookie
@@ -20,6 +20,7 @@ from edgeproxy.policies.condition import condition
 from edgeproxy.policies.identify import Source, cookie_reader, source
 from edgeproxy.policies.networks import NetworkSet
 from edgeproxy.policies.redirect_target import Target
+from edgeproxy.policies.rewriter import Rewriter
 from edgeproxy.record import record
 
 _LONGEST_UNIT = 256  # longer ones are as absent: hashing is paid per character

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Protocol, cast
 
 from cachetools import LRUCache
 
 from edgeproxy.context import NOWHERE, Place
-from edgeproxy.countries import CONTINENTS, COUNTRIES
+from edgeproxy.countries import CONTINENTS, COUNTRIES, FLAGS
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -23,7 +25,26 @@ MAX_NETWORKS = 65_536
 
 _CONTINENTS = frozenset(CONTINENTS.values())
 _ORGANISATION = ("autonomous_system_organization", "as_organization", "as_name", "organization")
-_LATEST = 2**33  # seconds; a build time beyond the year 2242 is none
+_FLAGS = {  # of MaxMind's records -> our word
+    "is_anonymous": "anonymous",
+    "is_anonymous_proxy": "anonymous",
+    "is_anonymous_vpn": "vpn",
+    "is_anycast": "anycast",
+    "is_hosting_provider": "hosting",
+    "is_public_proxy": "proxy",
+    "is_residential_proxy": "residential-proxy",
+    "is_satellite_provider": "satellite",
+    "is_tor_exit_node": "tor",
+}
+_NOT_PUBLIC = [  # RFC 1918, 3927, 4193, 4291, 6598: nobody can say where these are
+    ipaddress.ip_network(text)
+    for text in (
+        "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16",
+        "::1/128", "fc00::/7", "fe80::/10",
+    )
+]  # fmt: skip
+PRIVATE = Place(private=True)
+LATEST = 2**33  # seconds; a build time beyond the year 2242 is none
 
 
 class Metadata(Protocol):
@@ -66,7 +87,7 @@ class GeoDatabase:
         self._older: dict[str, Place] = {}
         self._networks: LRUCache[tuple[int, int, int], Place] = LRUCache(MAX_NETWORKS)
         epochs = [each.build_epoch for each in about]
-        self.built_at = float(min([epoch for epoch in epochs if epoch < _LATEST], default=0))
+        self.built_at = float(min([epoch for epoch in epochs if epoch < LATEST], default=0))
         """Build time of the oldest database, in epoch seconds; 0 when none of them says it."""
         self.counts = GeoCounts() if counts is None else counts
 
@@ -90,16 +111,15 @@ class GeoDatabase:
         return place
 
     def _ask(self, address: str) -> Place:
-        try:
-            parsed = ipaddress.ip_address(address.partition("%")[0])
-        except ValueError:
+        parsed = _parsed(address)
+        if parsed is None:
             return NOWHERE
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
-            parsed = parsed.ipv4_mapped
         place = NOWHERE
         for number, (reader, knows_ipv6) in enumerate(self._readers):
             if knows_ipv6 or parsed.version == 4:
                 place = _merged(place, self._ask_one(number, reader, parsed))
+        if not place.country and _is_private(parsed):
+            return PRIVATE if place is NOWHERE else replace(place, private=True)
         return place
 
     def _ask_one(self, number: int, reader: Reader, address: Address) -> Place:
@@ -116,6 +136,27 @@ class GeoDatabase:
         except Exception:  # InvalidDatabaseError, UnicodeDecodeError, ValueError, RecursionError …
             self.counts.errors += 1
             return NOWHERE
+
+
+@lru_cache(16_384)
+def unlocated(address: str) -> Place:
+    """What is known about an address without any database: whether it is private."""
+    parsed = _parsed(address)
+    return PRIVATE if parsed is not None and _is_private(parsed) else NOWHERE
+
+
+def _parsed(address: str) -> Address | None:
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped is not None:
+        return parsed.ipv4_mapped
+    return parsed
+
+
+def _is_private(address: Address) -> bool:
+    return any(address in network for network in _NOT_PUBLIC)
 
 
 def _merged(first: Place, second: Place) -> Place:
@@ -137,6 +178,9 @@ def _merged(first: Place, second: Place) -> Place:
         longitude=first.longitude if located else detail.longitude,
         asn=second.asn if first.asn is None else first.asn,
         organisation=first.organisation or second.organisation,
+        postal=first.postal or detail.postal,
+        time_zone=first.time_zone or detail.time_zone,
+        flags=first.flags if not second.flags else tuple(sorted({*first.flags, *second.flags})),
     )
 
 
@@ -149,6 +193,8 @@ def read_place(record: object) -> Place:
     subdivisions = data.get("subdivisions")
     first = cast("list[object]", subdivisions)[0] if isinstance(subdivisions, list) and subdivisions else None
     latitude, longitude = _location(data)
+    traits = data.get("traits")
+    more = cast("dict[str, object]", traits) if isinstance(traits, dict) else {}
     return Place(
         country=_code(_inner(country, "iso_code") or data.get("country_code") or country, COUNTRIES),
         continent=_code(_inner(continent, "code") or data.get("continent_code") or continent, _CONTINENTS),
@@ -156,8 +202,11 @@ def read_place(record: object) -> Place:
         city=_text(_inner(_inner(data.get("city"), "names"), "en") or data.get("city")),
         latitude=latitude,
         longitude=longitude,
-        asn=_asn(data.get("autonomous_system_number", data.get("asn"))),
-        organisation=_text(next((data[key] for key in _ORGANISATION if data.get(key)), "")),
+        asn=_asn(data.get("autonomous_system_number", data.get("asn", more.get("autonomous_system_number")))),
+        organisation=_organisation(data) or _organisation(more),
+        postal=_text(_inner(data.get("postal"), "code") or data.get("postcode")),
+        time_zone=_text(_inner(data.get("location"), "time_zone") or data.get("timezone")),
+        flags=_flags(data) or _flags(more),
     )
 
 
@@ -166,6 +215,14 @@ def _location(data: dict[str, object]) -> tuple[float | None, float | None]:
     latitude = _degrees(_inner(inner, "latitude"), 90.0)
     longitude = _degrees(_inner(inner, "longitude"), 180.0)
     return (None, None) if latitude is None or longitude is None else (latitude, longitude)
+
+
+def _organisation(data: Mapping[str, object]) -> str:
+    return _text(next((data[key] for key in _ORGANISATION if data.get(key)), ""))
+
+
+def _flags(data: Mapping[str, object]) -> tuple[str, ...]:
+    return tuple(sorted({word for key, word in _FLAGS.items() if data.get(key) is True} & FLAGS))
 
 
 def _inner(value: object, key: str) -> object:

@@ -73,6 +73,41 @@ def test_known_addresses_have_their_known_networks(data_dir: Path) -> None:
     assert len(rows) > 700
 
 
+def test_known_addresses_have_their_known_flags(data_dir: Path) -> None:
+    rows: dict[str, Any] = json.loads((data_dir / "geoip" / "lookups.json").read_text())
+    opened = open_database([str(data_dir / "geoip" / "GeoIP2-Anonymous-IP-Test.mmdb")])
+    words = {
+        "is_anonymous": "anonymous", "is_anonymous_vpn": "vpn", "is_hosting_provider": "hosting",
+        "is_public_proxy": "proxy", "is_residential_proxy": "residential-proxy", "is_tor_exit_node": "tor",
+    }  # fmt: skip
+    for address, expected in rows["GeoIP2-Anonymous-IP-Test"].items():
+        wanted = sorted(words[key] for key, value in (expected or {}).items() if value)
+        assert list(opened.place(address).flags) == wanted, address
+    assert len(rows["GeoIP2-Anonymous-IP-Test"]) > 20
+
+
+@pytest.mark.parametrize("name", ["GeoIP2-City-Test", "GeoLite2-City-Test"])
+def test_known_addresses_have_their_known_time_zones(data_dir: Path, name: str) -> None:
+    rows: dict[str, Any] = json.loads((data_dir / "geoip" / "lookups.json").read_text())[name]
+    source: list[dict[str, Any]] = json.loads((data_dir / "geoip" / "source" / f"{name}.json").read_text())
+    opened = open_database([str(data_dir / "geoip" / f"{name}.mmdb")])
+    for address, expected in rows.items():
+        assert opened.place(address).time_zone == ((expected or {}).get("time_zone") or ""), address
+    codes = {
+        network: record["postal"]["code"]
+        for each in source
+        for network, record in each.items()
+        if "postal" in record
+    }
+    assert codes
+    for network, code in codes.items():
+        address = str(ipaddress.ip_network(network).network_address)
+        ipv4 = ipaddress.ip_address(address)
+        if network.startswith("::") and "." in network:
+            address = network[2:].partition("/")[0]
+        assert opened.place(address).postal == code, (network, ipv4)
+
+
 def test_a_broken_file_is_refused_or_knows_nothing_wrong(data_dir: Path) -> None:
     files = sorted((data_dir / "geoip" / "broken").glob("*.mmdb"))
     assert len(files) == 25
@@ -340,6 +375,28 @@ async def test_a_damaged_replacement_is_refused_once_and_the_old_one_serves(
     await feed.look()
     assert snapshot.value is not good
     assert (feed.loads, feed.failures, feed.last_error) == (2, 1, "")
+
+
+async def test_none_of_the_broken_files_takes_the_place_of_a_good_one(
+    file: Path, data_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    snapshot: Snapshot[GeoDatabase | None] = Snapshot(None)
+    feed = GeoFeed([str(file)], 5.0, snapshot)
+    feed.load()
+    good = snapshot.value
+    broken = sorted((data_dir / "geoip" / "broken").glob("*.mmdb"))
+    with caplog.at_level(logging.CRITICAL):
+        for number, other in enumerate(broken, start=1):
+            replace(file, other.read_bytes())
+            await feed.look()
+            assert snapshot.value is good, other.name
+            assert feed.failures == number
+    assert len(broken) == 25
+    for sound in ("GeoIP2-City-Test", "GeoIP2-Country-Test", "GeoLite2-ASN-Test", "GeoIP2-Anonymous-IP-Test"):
+        replace(file, (data_dir / "geoip" / f"{sound}.mmdb").read_bytes())
+        await feed.look()
+        assert feed.last_error == ""
+    assert feed.loads == 5
 
 
 async def test_the_feed_looks_at_every_interval_until_it_is_cancelled(

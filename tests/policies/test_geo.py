@@ -15,8 +15,10 @@ from edgeproxy.countries import COUNTRIES, PlaceSet, check_place_name
 from edgeproxy.errors import RequestError
 from edgeproxy.http.message import Headers, Request, Response
 from edgeproxy.http.target import normalise_host, normalise_path
-from edgeproxy.policies.geo import Geo, GeoRule, GeoSection, Locate
+from edgeproxy.policies.geo import Geo
 from edgeproxy.policies.geo_data import GeoDatabase
+from edgeproxy.policies.geo_locate import Locate
+from edgeproxy.policies.geo_rule import GeoRule, GeoSection
 from edgeproxy.policies.redirect_target import Target
 from edgeproxy.snapshot import Snapshot
 
@@ -220,21 +222,15 @@ def test_places_that_differ_in_what_is_told_have_different_keys() -> None:
 @pytest.mark.parametrize("headers", [True, False, ["asn"]])
 def test_no_rule_lets_a_clients_own_words_pass(headers: object) -> None:
     names = {
-        b"country",
-        b"continent",
-        b"subdivision",
-        b"city",
-        b"latitude",
-        b"longitude",
-        b"asn",
-        b"organisation",
-    }
+        b"country", b"continent", b"eu", b"group", b"subdivision", b"city", b"postal", b"latitude",
+        b"longitude", b"time-zone", b"asn", b"organisation", b"flags", b"languages", b"currency",
+    }  # fmt: skip
     assert set(geo(headers=headers).asserted) == {b"x-geo-" + name for name in names}
 
 
 def test_a_fact_nobody_has_is_refused() -> None:
     with pytest.raises(ValidationError, match="country"):
-        GeoRule.model_validate({"headers": ["postal"]})
+        GeoRule.model_validate({"headers": ["altitude"]})
 
 
 def test_memory_does_not_grow_with_what_a_database_comes_up_with() -> None:
