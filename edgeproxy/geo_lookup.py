@@ -43,7 +43,7 @@ def about(address: str, paths: Sequence[str], groups: Mapping[str, Iterable[str]
         "database_built": built,
     }
     kept = {key: value for key, value in found.items() if value not in ("", None, [], False)}
-    return kept if place.country else {**kept, "country": None}
+    return kept if place.country else {"address": address, "country": None, **kept}
 
 
 def as_lines(found: Mapping[str, object]) -> str:

@@ -37,7 +37,7 @@ def test_the_configuration_says_which_databases_and_groups(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("address", "lines"),
-    [("10.0.0.1", ["country", "unknown", "private", "yes"]), ("9.9.9.9", ["country", "unknown"])],
+    [("10.0.0.1", ["country", "unknown", "private", "yes"]), ("240.0.0.1", ["country", "unknown"])],
 )
 def test_what_nobody_knows_is_said(address: str, lines: list[str]) -> None:
     code, said = run(address, "--database", DATABASE)
