@@ -209,10 +209,19 @@ def purge(
 @click.option(
     "--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="A field of the request."
 )
+@click.option(
+    "--answer",
+    "answers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="A field of an answer: would it be stored?",
+)
+@click.option("--status", type=click.IntRange(200, 599), help="The status of that answer.  [default: 200]")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def explain(
-    method: str, url: str, config: Path, client: str, headers: tuple[str, ...], as_json: bool
-) -> None:
+    method: str, url: str, config: Path, client: str, headers: tuple[str, ...], answers: tuple[str, ...],
+    status: int | None, as_json: bool,
+) -> None:  # fmt: skip
     """Say what the edge would do with a request, and why, without asking an origin.
 
     Which route takes it, what each policy says, the cache key, and the origin. Nothing is spent: no
@@ -222,13 +231,15 @@ def explain(
     Examples:
       edgeproxy explain GET https://shop.example.com/cart --config edge.yaml --from 203.0.113.7
       edgeproxy explain GET http://localhost:8080/ --config edge.yaml -H 'Cookie: exp=1' --json
+      edgeproxy explain GET http://localhost:8080/ --config edge.yaml --answer 'Cache-Control: max-age=60'
     """
     from edgeproxy.config import load_config
     from edgeproxy.explain import explain_config
 
     fields = [_field(line) for line in headers]
+    told = None if not answers and status is None else (status or 200, [_field(line) for line in answers])
     try:
-        explanation = explain_config(load_config(config), method, url, client, fields)
+        explanation = explain_config(load_config(config), method, url, client, fields, told)
     except RequestError as error:
         raise click.UsageError(f"{url}: {error.detail}") from None
     except ValueError as error:

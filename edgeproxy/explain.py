@@ -7,6 +7,7 @@ from pathlib import Path
 
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.build import Parts
+from edgeproxy.cache.account import filled, held
 from edgeproxy.clock import steady, wall
 from edgeproxy.config import Config
 from edgeproxy.context import Context
@@ -18,9 +19,20 @@ from edgeproxy.pipeline import Visit, decide
 from edgeproxy.routes import Route
 from edgeproxy.shared import Shared
 
+Told = tuple[int, list[tuple[str, str]]]
+"""Status and fields that an origin might answer."""
 
-def explain(parts: Parts, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Explanation:
-    """Explain a request for `url` that comes from the address `client`.
+
+def explain(
+    parts: Parts,
+    method: str,
+    url: str,
+    client: str,
+    headers: list[tuple[str, str]],
+    told: Told | None = None,
+) -> Explanation:
+    """Explain a request for `url` that comes from the address `client`; with `told`, whether that answer of
+    the origin would be stored.
 
     Raises RequestError when the URL cannot be requested at all.
     """
@@ -50,6 +62,8 @@ def explain(parts: Parts, method: str, url: str, client: str, headers: list[tupl
         to_client=tuple(ctx.to_client),
         cache="" if answered else _cache_word(route, fetching, machine=parts.machine is not None),
         key="" if answered else _key(visit, ctx),
+        stored="" if answered else _held(parts, visit, ctx),
+        filled="" if answered or told is None else _filled(visit, ctx, told),
         origin="" if answered else ctx.origin or "",
         origin_why="" if answered else _why_that_origin(route, ctx),
         servers=() if answered or not ctx.origin else _servers(parts, ctx.origin),
@@ -71,12 +85,34 @@ def _cache_word(route: Route, decision: Decision, *, machine: bool) -> str:
     return "hit (machine tier)" if machine else "answered by the cache"
 
 
+def _asked(visit: Visit, ctx: Context) -> Visit:
+    """The visit of the request that policies made of this one, when they did."""
+    return visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
+
+
 def _key(visit: Visit, ctx: Context) -> str:
-    """Of the request that policies made of this one, when they did."""
     if visit.route.rule is None:
         return ""
-    asked = visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
-    return asked.key(visit.route.rule, ctx).decode("utf-8", "backslashreplace")
+    return _asked(visit, ctx).key(visit.route.rule, ctx).decode("utf-8", "backslashreplace")
+
+
+def _held(parts: Parts, visit: Visit, ctx: Context) -> str:
+    """The freshness of what this process can see in the store for the request."""
+    rule, asked = visit.route.rule, _asked(visit, ctx)
+    if rule is None:
+        return ""
+    entry, varied = parts.store.find(asked.key(rule, ctx), asked.request.headers)
+    if entry is not None:
+        return held(entry, ctx.now)
+    return "only for other requests (Vary)" if varied else ""
+
+
+def _filled(visit: Visit, ctx: Context, told: Told) -> str:
+    rule = visit.route.rule
+    if rule is None:
+        return "not stored: the route has no cache"
+    fields = Headers([(name.encode(), value.encode()) for name, value in told[1]])
+    return filled(rule, _asked(visit, ctx).request, told[0], fields, ctx.now)
 
 
 def _why_that_origin(route: Route, ctx: Context) -> str:
@@ -95,21 +131,31 @@ def _servers(parts: Parts, origin: str) -> tuple[str, ...]:
 
 
 def explain_config(
-    config: Config, method: str, url: str, client: str, headers: list[tuple[str, str]]
+    config: Config,
+    method: str,
+    url: str,
+    client: str,
+    headers: list[tuple[str, str]],
+    told: Told | None = None,
 ) -> Explanation:
     """Explain a request as an edge of this configuration would answer that has just started.
 
     Keys of issuers are fetched; nothing listens and no origin is asked.
     """
-    return asyncio.run(_explain_config(config, method, url, client, headers))
+    return asyncio.run(_explain_config(config, method, url, client, headers, told))
 
 
 async def _explain_config(
-    config: Config, method: str, url: str, client: str, headers: list[tuple[str, str]]
+    config: Config,
+    method: str,
+    url: str,
+    client: str,
+    headers: list[tuple[str, str]],
+    told: Told | None,
 ) -> Explanation:
     parts = Parts(config, Shared(Path(), 1), 0, None, logs=False)
     try:
         await parts.warm_up()
-        return explain(parts, method, url, client, headers)
+        return explain(parts, method, url, client, headers, told)
     finally:
         await parts.close()

@@ -231,7 +231,15 @@ def test_schema_is_json(use):
     assert json.loads(call("schema").output) == {"type": "object"}
 
 
-def test_explain_asks_with_what_was_given_and_prints_a_tree(use, yaml):
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ([], None),
+        (["--answer", "Cache-Control: no-store"], (200, [("Cache-Control", "no-store")])),
+        (["--status", "404"], (404, [])),
+    ],
+)
+def test_explain_asks_with_what_was_given_and_prints_a_tree(use, yaml, more, told):
     asked = []
 
     def explain(*arguments: object) -> Explanation:
@@ -242,12 +250,12 @@ def test_explain_asks_with_what_was_given_and_prints_a_tree(use, yaml):
     use("edgeproxy.explain", explain_config=explain)
     result = call(
         "explain", "GET", "http://example.com/", "--config", yaml, "--from", "192.0.2.1",
-        "--header", "Accept: text/html", "-H", "Cookie:a=b",
+        "--header", "Accept: text/html", "-H", "Cookie:a=b", *more,
     )  # fmt: skip
     assert result.exit_code == 0
     assert result.output == EXPLANATION.as_tree()
     fields = [("Accept", "text/html"), ("Cookie", "a=b")]
-    assert asked == [(CONFIG, "GET", "http://example.com/", "192.0.2.1", fields)]
+    assert asked == [(CONFIG, "GET", "http://example.com/", "192.0.2.1", fields, told)]
 
 
 def test_explain_prints_json_for_programs(use, yaml):

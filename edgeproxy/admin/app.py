@@ -50,7 +50,9 @@ _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeprox
 </ul><p>* needs <code>Authorization: Bearer &lt;admin.token&gt;</code>
 """
 
-Explain = Callable[[str, str, str, list[tuple[str, str]]], Explanation]
+Told = tuple[int, list[tuple[str, str]]]
+"""Status and fields that an origin might answer."""
+Explain = Callable[[str, str, str, list[tuple[str, str]], Told | None], Explanation]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -61,7 +63,9 @@ class AdminState:
     slot: Slot  # of the process that runs this app
     purge_log: PurgeLog
     token: str | None  # None: purge, explain and config are closed
-    explain: Explain  # (method, url, client address, headers); RequestError or ValueError: it cannot be
+    explain: (
+        Explain  # (method, url, client address, headers, answer); RequestError or ValueError: it cannot be
+    )
     ready: Callable[[], tuple[bool, Mapping[str, object]]]
     revoke: Callable[[str, Mapping[str, object]], None]  # (provider, line); KeyError, ValueError or OSError
     origins: Callable[[], Mapping[str, object]]  # of every origin: its servers, and what is believed of them
@@ -158,15 +162,17 @@ class _Api:
         return _json({"revoked": line, "provider": provider})
 
     async def explain(self, request: Request) -> Response:
-        parameters = await _parameters(request, several=("header",))
-        if unknown := sorted(set(parameters) - {"method", "url", "from", "header", "headers"}):
+        parameters = await _parameters(request, several=("header", "answer"))
+        known = {"method", "url", "from", "header", "headers", "answer", "status"}
+        if unknown := sorted(set(parameters) - known):
             raise _ProblemError(400, "bad-explain", f"Unknown: {', '.join(unknown)}.")
         words = [parameters.get("method", "GET"), parameters.get("url"), parameters.get("from", "127.0.0.1")]
         if not all(isinstance(word, str) and word for word in words):
             raise _ProblemError(400, "bad-explain", "Give url, and if you like method, from, header.")
         method, url, client = cast("list[str]", words)
         try:
-            explanation = self._state.explain(method, url, client, _headers(parameters))
+            told = _told(parameters)
+            explanation = self._state.explain(method, url, client, _headers(parameters), told)
         except RequestError as error:
             raise _ProblemError(400, "bad-explain", error.detail) from None
         except ValueError as error:
@@ -250,6 +256,17 @@ def _headers(parameters: Mapping[str, object]) -> list[tuple[str, str]]:
     pairs = [str(line).partition(":")[::2] for line in cast("list[object]", lines)]
     pairs += [(str(name), str(value)) for name, value in cast("dict[str, object]", fields).items()]
     return [(name.strip(), value.strip()) for name, value in pairs]
+
+
+def _told(parameters: Mapping[str, object]) -> Told | None:
+    """The answer to judge: `status`, and `answer` ("Name: value", repeated)."""
+    if not parameters.keys() & {"status", "answer"}:
+        return None
+    status, lines = str(parameters.get("status", "200")), parameters.get("answer", [])
+    if not (status.isdecimal() and 200 <= int(status) <= 599) or not isinstance(lines, list):
+        raise _ProblemError(400, "bad-explain", "status is 200 to 599, answer a list of `Name: value`.")
+    pairs = [str(line).partition(":")[::2] for line in cast("list[object]", lines)]
+    return int(status), [(name.strip(), value.strip()) for name, value in pairs]
 
 
 def _json(document: Mapping[str, object], status: int = 200) -> Response:

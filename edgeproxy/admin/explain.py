@@ -30,6 +30,8 @@ class Explanation:
     to_client: tuple[Edit, ...] = ()
     cache: str = ""  # what the cache would say, in the words of Cache-Status
     key: str = ""  # the cache key, readable
+    stored: str = ""  # what is stored for it, and how fresh that is
+    filled: str = ""  # whether the answer that was asked about would be stored
     origin: str = ""
     origin_why: str = ""  # what its choice decided
     servers: tuple[str, ...] = ()  # in the order they would be tried
@@ -55,7 +57,14 @@ class Explanation:
             "variants": dict(self.variants),
             "to_origin": _edits(self.to_origin),
             "to_client": _edits(self.to_client),
-            "cache": {"result": self.cache, "key": self.key} if self.cache else None,
+            "cache": {
+                "result": self.cache,
+                "key": self.key,
+                "stored": self.stored or None,
+                "answer": self.filled or None,
+            }
+            if self.cache
+            else None,
             "origin": self._origin(),
         }
 
@@ -77,7 +86,8 @@ class Explanation:
             if edits:
                 branches.append((title, [_edit_line(edit) for edit in edits]))
         if self.cache:
-            branches.append((_row("cache", self.cache), [f"key {self.key}"] if self.key else []))
+            said = (("key", self.key), ("stored", self.stored), ("answer", self.filled))
+            branches.append((_row("cache", self.cache), [f"{name} {value}" for name, value in said if value]))
         if self.origin:
             branches.append((_row("origin", self.origin, self.origin_why), list(self.servers)))
         if self.status:

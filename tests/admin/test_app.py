@@ -10,7 +10,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy import __version__
-from edgeproxy.admin.app import MAX_BODY, AdminState, admin_app
+from edgeproxy.admin.app import MAX_BODY, AdminState, Told, admin_app
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.purge import apply_purges
@@ -32,14 +32,17 @@ def revoke(provider: str, line: Mapping[str, object]) -> None:
     REVOKED.append((provider, dict(line)))
 
 
-def explain(method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Explanation:
+def explain(
+    method: str, url: str, client: str, headers: list[tuple[str, str]], told: Told | None = None
+) -> Explanation:
     if "refused" in url:
         raise RequestError(400, "bad-target", "The path climbs above the root.")
     if "wrong" in url:
         raise ValueError("That is no address.")
     if "crash" in url:
         raise ZeroDivisionError("s3cret")
-    return Explanation(method, url, client, "; ".join(f"{name}={value}" for name, value in headers), "api")
+    why = "; ".join(f"{name}={value}" for name, value in headers)
+    return Explanation(method, url, client, why, "api", cache="uri-miss", filled=f"{told}")
 
 
 @pytest.fixture
@@ -309,3 +312,22 @@ async def test_a_revocation_becomes_a_line_of_the_providers_list(client):
         ("main", {"sub": "u-1", "issued_before": 1800000000}),
         ("main", {"jti": "a", "until": 7.5}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("", None),
+        ("&answer=Cache-Control: no-store&answer=A: b", (200, [("Cache-Control", "no-store"), ("A", "b")])),
+        ("&status=404", (404, [])),
+    ],
+)
+async def test_explain_judges_an_answer(client, query, told):
+    answer = await client.get(f"/explain?url=http://a.example/{query}", headers=KNOWN)
+    assert answer.json()["cache"]["answer"] == str(told)
+
+
+@pytest.mark.parametrize("query", ["status=99", "status=x", "status=600"])
+async def test_explain_refuses_a_status_that_is_none(client, query):
+    answer = await client.get(f"/explain?url=http://a.example/&{query}", headers=KNOWN)
+    assert_problem(answer, 400, "bad-explain")

@@ -27,6 +27,8 @@ FULL = Explanation(
     to_client=(Edit(Op.ADD, b"Set-Cookie", b"exp=s3cret"), Edit(Op.ADD, b"RateLimit", b'"per_client";r=199')),
     cache="uri-miss",
     key="https shop.example.com /cart variant:checkout=fast",
+    stored="age 2 s, fresh for 58 s more",
+    filled="not stored: it is private",
     origin="eu",
     origin_why="nearest to the client",
     servers=("http://10.0.1.5:8000", "http://10.0.1.6:8000"),
@@ -54,7 +56,9 @@ GET https://shop.example.com/cart
 │  ├─ + Set-Cookie: ***
 │  └─ + RateLimit: "per_client";r=199
 ├─ cache    uri-miss
-│  └─ key https shop.example.com /cart variant:checkout=fast
+│  ├─ key https shop.example.com /cart variant:checkout=fast
+│  ├─ stored age 2 s, fresh for 58 s more
+│  └─ answer not stored: it is private
 └─ origin   eu (nearest to the client)
    ├─ http://10.0.1.5:8000
    └─ http://10.0.1.6:8000
@@ -91,7 +95,9 @@ def test_the_dict_is_json_with_the_same_keys_whatever_happened():
         "values": {},
     }
     assert full["to_origin"][2] == {"op": "remove", "name": "X-Debug", "value": ""}
-    assert full["cache"] == {"result": "uri-miss", "key": FULL.key}
+    assert full["cache"] == {
+        "result": "uri-miss", "key": FULL.key, "stored": FULL.stored, "answer": FULL.filled,
+    }  # fmt: skip
     assert (refused["answered"], refused["cache"], refused["origin"]) == (403, None, None)
     assert (full["answered"], full["origin"]["servers"]) == (None, list(FULL.servers))
 
