@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from edgeproxy.config_experiments import experiment_checks
 from edgeproxy.config_preflights import preflight_checks
 from edgeproxy.config_reach import Reach
+from edgeproxy.config_tokens import token_checks
 from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, either, plain, spelled, suggestion
 from edgeproxy.config_walk import listed, policies, routes, section, texts
 from edgeproxy.countries import check_place_name
@@ -292,6 +293,6 @@ def _unreachable(document: Document) -> Iterator[Problem]:
 
 
 _CHECKS = (
-    _names, _countries, _places, _claims, _conditions, experiment_checks, preflight_checks,
+    _names, _countries, _places, _claims, _conditions, experiment_checks, token_checks, preflight_checks,
     _admin, _listeners, _twins, _unreachable,
 )  # fmt: skip

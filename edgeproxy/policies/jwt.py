@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from edgeproxy.context import Context, Verdict
 from edgeproxy.http.message import Request, Response
 from edgeproxy.policies.jwt_answers import SENTENCES, refusal
+from edgeproxy.policies.jwt_evidence import NO_EVIDENCE
 from edgeproxy.policies.jwt_provider import JwtProvider, configured_keys
 from edgeproxy.policies.jwt_rule import JwtRule
 from edgeproxy.policies.jwt_sources import token_edits
@@ -68,6 +69,9 @@ class JwtAuth:
             if passed is not None:
                 self._apply(passed, self._first, ctx)
                 return None
+        if ctx.notes is not None:
+            for verifier in self._verifiers:
+                verifier.evidence = NO_EVIDENCE
         found = self._judge(request, ctx)
         if isinstance(found, Reason):
             return self._refuse(request, ctx, found)
@@ -145,7 +149,8 @@ class JwtAuth:
         passes = reason is Reason.MISSING and self._optional
         if ctx.notes is not None:
             verdict = Verdict.ALLOW if passes else Verdict.REFUSE
-            ctx.note(self.name, verdict, f"{self._realm}: {SENTENCES[reason]}")
+            rule, values = next(filter(any, [each.evidence for each in self._verifiers]), NO_EVIDENCE)
+            ctx.note(self.name, verdict, f"{self._realm}: {SENTENCES[reason]}", rule, values)
         elif self._on_refusal is not None and not passes:
             self._on_refusal(reason)
         return None if passes else refusal(request, ctx, reason, self._realm, self._scope)

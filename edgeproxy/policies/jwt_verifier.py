@@ -17,6 +17,7 @@ from edgeproxy.context import Context, Edit, Op, Pause, Verdict, Wake
 from edgeproxy.http.message import Request
 from edgeproxy.policies.failure_budget import FailureBudget
 from edgeproxy.policies.jwt_claims import Claims, Profile, Requirement, find_claim, render_claim
+from edgeproxy.policies.jwt_evidence import NO_EVIDENCE, evidence
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_revoked import NOTHING_REVOKED, Revocations
@@ -110,6 +111,8 @@ class Verifier:
     def __init__(self, issuer: Issuer, rule: JwtRule, *, alone: bool) -> None:
         provider = issuer.provider
         self.name = issuer.name
+        self.evidence = NO_EVIDENCE  # of the last refusal that was explained
+        self._provider, self._rule = provider, rule
         self.keys = issuer.keys
         self.revoked = issuer.revoked
         self.issuer = provider.issuer
@@ -209,6 +212,18 @@ class Verifier:
             claims = parse_object(token.payload)
         except ValueError:
             return Reason.CLAIMS
+        outcome = self._look_at_claims(token, claims, keys, ctx)
+        if ctx.notes is None:
+            return outcome
+        if isinstance(outcome, Reason):
+            self.evidence = evidence(outcome, self._provider, self._rule, token, claims, ctx.wall)
+        else:
+            values = (("sub", str(claims.get("sub"))[:200]), ("good for", f"{outcome.ends - ctx.wall:.0f} s"))
+            said = f"{self.name}: {token.alg} token of key {key.kid!r} is good"
+            ctx.note("jwt", Verdict.ALLOW, said, "", values)
+        return outcome
+
+    def _look_at_claims(self, token: Token, claims: Claims, keys: KeySet, ctx: Context) -> Passed | Reason:
         window = self._profile.check(token.typ, claims, ctx.wall)
         if isinstance(window, Reason):
             return window
@@ -221,8 +236,6 @@ class Verifier:
             edits, key_parts = self._tell_origin(token, claims)
         except ValueError:
             return Reason.CLAIMS
-        if ctx.notes is not None:
-            ctx.note("jwt", Verdict.ALLOW, f"{self.name}: {token.alg} token of key {key.kid!r} is good")
         return Passed(keys, revoked, window.begins, window.ends, MappingProxyType(claims), edits, key_parts)
 
     def _ask_for_keys(self, ctx: Context) -> None:

@@ -671,6 +671,45 @@ def test_explaining_spends_nothing_and_tells_no_token() -> None:
     assert ctx.notes[0].verdict is Verdict.ALLOW
 
 
+@pytest.mark.parametrize(
+    ("token", "settings", "rule", "values"),
+    [
+        (changed(iss="x"), {}, f"issuer: {ISSUER}", {"iss": "x"}),
+        (changed(aud=["a", "b"]), {}, 'audience: ["shop"]', {"aud": '["a", "b"]'}),
+        (changed(sub="s\n"), {"subjects": ["svc-*"]}, 'subjects: ["svc-*"]', {"sub": "'s\\n'"}),
+        (
+            hs256({**without("iat"), "exp": NOW - 99}),
+            {},
+            "leeway: 60s",
+            {"exp": str(NOW - 99), "iat": "null", "now": f"{NOW:.0f}"},
+        ),
+        (
+            hs256(without("exp", "iat")),
+            {},
+            "require_exp: true",
+            {"exp": "null", "nbf": "null", "iat": "null"},
+        ),
+        (hs256(header={"typ": "dpop+jwt"}), {}, "typ: none, JWT or at+jwt", {"typ": "dpop+jwt"}),
+        (changed(org={"plan": "free"}), {}, 'require: {"org.plan": "pro"}', {"org": '{"plan": "free"}'}),
+        (sign(GOOD, "HS256", "x" * 64), {}, "", {}),
+    ],
+)
+def test_an_explanation_shows_the_rule_and_the_claims_that_decided(
+    token: bytes, settings: dict[str, object], rule: str, values: dict[str, str]
+) -> None:
+    require = {"org.plan": "pro"} if "org.plan" in rule else {}
+    auth = policy(provider(**settings), require=require)
+    for _ in range(2):
+        ctx = context()
+        ctx.notes = []
+        assert auth(request(token), ctx) is not None
+        assert [(note.rule, dict(note.values)) for note in ctx.notes] == [(rule, values)]
+    told = context()
+    told.notes = []
+    assert auth(request(), told) is not None
+    assert (told.notes[0].rule, told.notes[0].values) == ("", ()), "nothing of another request"
+
+
 def test_explaining_without_keys_asks_for_none() -> None:
     asked: list[int] = []
     of = provider(jwks="https://id.example.com/j", algorithms=["RS256"])
