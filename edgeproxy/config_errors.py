@@ -20,56 +20,12 @@ from pydantic_core import ErrorDetails
 from edgeproxy.config_dump import duration_text, size_text
 from edgeproxy.config_hints import key_doc, key_names, models_at
 from edgeproxy.config_tree import Document, Problem, Tree, TreePath, either, inside, shown, suggestion
+from edgeproxy.config_words import BESIDE, BOUNDS, KINDS, LIST, PATTERNS, SECTION
 from edgeproxy.record import record
 from edgeproxy.units import parse_duration, parse_size
 
 _MOST_EXPLAINED = 1000  # more than a report shows
-_SECTION = "a section"
-_LIST = "a list"
-_NUMBER = "a number"
-_WHOLE = "a whole number"
-_BOOL = "true or false"
-
-# What an error type of pydantic expected, when the value is of the wrong kind altogether.
-_KINDS: dict[str, str] = {
-    "string_type": "text",
-    "path_type": "text",
-    "bytes_type": "text",
-    "int_type": _WHOLE,
-    "int_parsing": _WHOLE,
-    "int_parsing_size": _WHOLE,
-    "int_from_float": _WHOLE,
-    "float_type": _NUMBER,
-    "float_parsing": _NUMBER,
-    "finite_number": _NUMBER,
-    "bool_type": _BOOL,
-    "bool_parsing": _BOOL,
-    "list_type": _LIST,
-    "tuple_type": _LIST,
-    "set_type": _LIST,
-    "frozen_set_type": _LIST,
-    "dict_type": _SECTION,
-    "mapping_type": _SECTION,
-    "model_type": _SECTION,
-    "model_attributes_type": _SECTION,
-    "none_required": "null",
-}
-# What it expected of a value of the right kind; filled with the error's own figures.
-_BOUNDS: dict[str, str] = {
-    "string_too_short": "{min_length} characters or more",
-    "string_too_long": "{max_length} characters or fewer",
-    "greater_than": "more than {gt}",
-    "greater_than_equal": "{ge} or more",
-    "less_than": "less than {lt}",
-    "less_than_equal": "{le} or less",
-    "too_short": "{min_length} or more entries",
-    "too_long": "{max_length} or fewer entries",
-}
-_NAME = "a name: a letter or digit, then letters, digits and ._-, 64 at most"
-_PATTERNS: dict[str, str] = {
-    r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": _NAME,
-    r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$": "module and class, like mypackage.module:MyPolicy",
-}
+_MOST_KEYS = 6  # of a section that is described
 _IS_NOT = re.compile(r"(.*?) is not (an? .*)", re.DOTALL)
 
 
@@ -132,11 +88,13 @@ class _Explainer:
         if fitting:
             return [self._problem(fault) for fault in min(fitting, key=len)]
         faults = [fault for each in branches.values() for fault in each if _is_misfit(fault, point)]
-        expected = [
-            _literals(fault) if fault.kind == "literal_error" else [_KINDS[fault.kind]] for fault in faults
+        kinds = [
+            _literals(fault) if fault.kind == "literal_error" else [KINDS[fault.kind]] for fault in faults
         ]
-        words = [word for each in expected for word in each]
         value = self._document.at(point)
+        words = list(dict.fromkeys(word for each in kinds for word in each))
+        if len(words) == 1:
+            words = [self._told_of(words[0], point)]
         near = suggestion(value, _bare(words)) if isinstance(value, str) and not self._hidden(point) else ""
         return [Problem(point, f"found {self._document.show(point)}, expected {either(words)}{near}")]
 
@@ -157,21 +115,46 @@ class _Explainer:
 
     def _by_table(self, fault: _Fault) -> str:
         found, details = self._found(fault), fault.details
-        if fault.kind in _KINDS:
+        if fault.kind in KINDS:
             quotes = fault.kind == "string_type" and isinstance(self._document.at(fault.path), int | float)
             hint = "; put it in quotes" if quotes else ""
-            return f"found {found}, expected {_KINDS[fault.kind]}{hint}"
+            return f"found {found}, expected {self._told_of(KINDS[fault.kind], fault.path)}{hint}"
         if fault.kind == "string_pattern_mismatch":
             pattern = str(details.get("ctx", {})["pattern"])
-            return f"found {found}, expected {_PATTERNS.get(pattern, f'text that matches {pattern}')}"
-        if fault.kind in _BOUNDS:
+            return f"found {found}, expected {PATTERNS.get(pattern, f'text that matches {pattern}')}"
+        if fault.kind in BOUNDS:
             value = self._document.at(fault.path)
             bounds = {name: _in_unit_of(value, bound) for name, bound in details.get("ctx", {}).items()}
-            expected = _BOUNDS[fault.kind].format(**bounds)
+            expected = BOUNDS[fault.kind].format(**bounds)
             return f"found {found}, expected {expected}"
         if self._hidden(fault.path):
             return f"found {found}, expected another value"
         return f"found {found}, {details['msg'].replace('Input should be', 'expected')}"
+
+    def _told_of(self, kind: str, path: TreePath) -> str:
+        """A kind of value; of a section or a list also what belongs into it."""
+        if kind not in (SECTION, LIST):
+            return kind
+        value = self._document.at(path)
+        models = models_at(self._model, path) if kind == SECTION else []
+        if models:
+            keys = sorted({name: 0 for each in models for name in key_names(each)}, key=BESIDE.__contains__)
+            listed = f"{', '.join(keys[:_MOST_KEYS])}, …" if len(keys) > _MOST_KEYS else either(keys)
+            key = isinstance(value, str) and value in keys
+            return f"{kind} with {listed}{f'; write `{value}:` and its settings below' if key else ''}"
+        said = self._doc(path)
+        sections = isinstance(value, dict) and models_at(self._model, (*path, 0))
+        dashes = "; begin each entry with `- `" if kind == LIST and sections else ""
+        return f"{kind}{f' ({said})' if said else ''}{dashes}"
+
+    def _doc(self, path: TreePath) -> str:
+        """The first sentence about the setting at `path`."""
+        if not path or isinstance(path[-1], int):
+            return ""
+        name, at = path[-1], path[:-1]
+        models = models_at(self._model, at) or models_at(self._model, (*at, 0))  # one that stands for a list
+        docs = [key_doc(each, name) for each in models if name in key_names(each)]
+        return next((doc for doc in docs if doc), "")
 
     def _found(self, fault: _Fault) -> str:
         return shown(fault.path[-1]) if fault.of_key else self._document.show(fault.path)
@@ -180,11 +163,8 @@ class _Explainer:
         name = fault.path[-1]
         if isinstance(name, int):
             return f"found nothing, expected one more entry, the {_ordinal(name)}"
-        docs = [
-            key_doc(each, name) for each in models_at(self._model, fault.path[:-1]) if name in key_names(each)
-        ]
-        said = next((f": {doc}" for doc in docs if doc), "")
-        return f"found nothing, expected this setting{said}"
+        said = self._doc(fault.path)
+        return f"found nothing, expected this setting{f': {said}' if said else ''}"
 
     def _unknown_key(self, fault: _Fault) -> str:
         key = str(fault.path[-1])
@@ -253,7 +233,7 @@ def _located(details: ErrorDetails, data: Tree) -> _Fault:
 
 
 def _is_misfit(fault: _Fault, point: TreePath) -> bool:
-    return fault.path == point and (fault.kind in _KINDS or fault.kind == "literal_error")
+    return fault.path == point and (fault.kind in KINDS or fault.kind == "literal_error")
 
 
 def _literals(fault: _Fault) -> list[str]:

@@ -65,11 +65,11 @@ class Listener(Model):
 
 
 def _as_listener(value: object) -> object:
-    return {"address": value} if isinstance(value, str) else value
+    return {"address": value} if isinstance(value, str | int) else value
 
 
 def _as_listeners(value: object) -> object:
-    return [cast("object", value)] if isinstance(value, str | dict) else value
+    return [cast("object", value)] if isinstance(value, str | int | dict) else value
 
 
 ListenerField = Annotated[
