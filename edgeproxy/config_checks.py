@@ -28,7 +28,7 @@ _DEFINED_IN = {"jwt": "jwt_providers", "ab": "experiments", "rate_limit": "rate_
 def cross_checks(document: Document) -> list[Problem]:
     """Everything that is wrong between sections."""
     found: list[Problem] = []
-    for check in _CHECKS:
+    for check in (*_CHECKS, _websockets):
         found += check(document)
     return found
 
@@ -229,6 +229,16 @@ def _conditions(document: Document) -> Iterator[Problem]:
                     said = str(error)
             if said:
                 yield Problem(where, f"found {document.show(where)}, {said}")
+
+
+def _websockets(document: Document) -> Iterator[Problem]:
+    """A WebSocket begins as an HTTP/1.1 request: HTTP/2 has no Upgrade."""
+    origins = section(document.data.get("origins"))
+    for path, route in routes(document):
+        for where, name in _origins(path, route) if route.get("websocket") else ():
+            if section(origins.get(name)).get("protocol") == "h2":
+                said = f"found {document.show(where)}, which speaks h2, expected one that speaks http/1.1"
+                yield Problem(where, f"{said}: the route takes WebSockets")
 
 
 def _admin(document: Document) -> Iterator[Problem]:

@@ -400,7 +400,7 @@ def _target(job: Job) -> bytes:
 
 def _stream(body: RequestBody, connection: OriginConnection) -> None:
     """Pass the request's body on as it comes, framed as its head says."""
-    if body.length is not None:
+    if body.length is not None or not connection.chunks:
         body.attach(connection.write, connection.finish)
         return
 

@@ -55,15 +55,19 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         "_written",
         "closed",
         "deadline",
+        "refusal",
         "reused",
         "server",
     )
+
+    chunks = True  # bodies of unknown length are handed over in chunks
 
     def __init__(self, owner: Owner, server: Server, timeouts: Timeouts, sweeper: Sweeper) -> None:
         super().__init__()
         self.server = server
         self.reused = False
         self.closed = True  # until it is open
+        self.refusal: OriginError | None = None  # why it closed as soon as it was
         self.deadline = self._limit = NEVER
         self._owner = owner
         self._timeouts = timeouts

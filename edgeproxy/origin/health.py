@@ -85,9 +85,14 @@ class HealthProber:
 
     def client(self, url: ServerUrl) -> httpx.AsyncClient:
         """The client for `probe`: a fresh connection each time, no proxy, no cookies, no redirects."""
+        http2 = self._origin.protocol == "h2"
         client = httpx.AsyncClient(
             verify=self._context,
-            transport=httpx.AsyncHTTPTransport(uds=url.socket) if url.socket else None,
+            http1=not http2,
+            http2=http2,
+            transport=httpx.AsyncHTTPTransport(uds=url.socket, http1=not http2, http2=http2)
+            if url.socket
+            else None,
             trust_env=False,
             follow_redirects=False,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),

@@ -6,7 +6,7 @@ Everything that can be known to be wrong is refused here, when the configuration
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
 
@@ -177,6 +177,8 @@ class Origin(Model):
     """Their URLs: scheme, host and port, without a path. A section says more about one."""
     location: tuple[float, float] | None = None
     """Latitude and longitude in degrees, for the origin choice `nearest`."""
+    protocol: Literal["http/1.1", "h2"] = "http/1.1"
+    """What the servers speak. `h2` without TLS is sent with prior knowledge (RFC 9113 §3.3)."""
     host: str = "preserve"
     """The Host field sent: `preserve` the client's, `server` for the server's own, or a host name."""
     timeouts: Timeouts = Timeouts()

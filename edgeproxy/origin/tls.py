@@ -41,8 +41,9 @@ class ResumingContext(ssl.SSLContext):
             self._sessions[server_name] = session
 
 
-def client_context(tls: Tls) -> ResumingContext:
-    """The context for one origin's servers. Raises ConfigError when a file cannot be used."""
+def client_context(tls: Tls, protocol: str = "http/1.1") -> ResumingContext:
+    """The context for one origin's servers; `protocol` is what they shall speak (RFC 7301).
+    Raises ConfigError when a file cannot be used."""
     context = ResumingContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and name
     context._sessions = {}
     if sys.version_info >= (3, 13):  # as `ssl.create_default_context` does there
@@ -55,7 +56,7 @@ def client_context(tls: Tls) -> ResumingContext:
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(f"tls.ca: {tls.ca!r} cannot be used: {error}") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol])
     if not tls.verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE

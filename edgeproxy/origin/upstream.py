@@ -39,6 +39,15 @@ _SILENT = frozenset({"connection_timeout", "dns_timeout"})
 _BLAMELESS = frozenset({"connection_limit_reached", "http_request_error"})  # we, or the client, did it
 
 
+def connection_class(protocol: str) -> type[OriginConnection]:
+    """What speaks `origins.<name>.protocol`. HTTP/2 is loaded only where it is spoken."""
+    if protocol != "h2":
+        return OriginConnection
+    from edgeproxy.origin.http2 import Http2Connection
+
+    return Http2Connection
+
+
 class Upstream:
     """The pool of servers of one origin, in one worker.
 
@@ -51,6 +60,7 @@ class Upstream:
         "_balance",
         "_breaker",
         "_cap",
+        "_connection",
         "_dial_time",
         "_failing",
         "_key_of",
@@ -82,7 +92,8 @@ class Upstream:
         pick: Pick = random.randrange,
     ) -> None:
         urls = origin.urls
-        context = client_context(origin.tls) if any(url.tls for url in urls) else None
+        self._connection = connection_class(origin.protocol)
+        context = client_context(origin.tls, origin.protocol) if any(url.tls for url in urls) else None
         self.name = name
         self.location = origin.location
         self._way = origin.balance
@@ -246,10 +257,12 @@ class Upstream:
         server.open += 1
         try:
             connection = await server.dialer.open(
-                partial(OriginConnection, self._pool, server, self._timeouts, self._sweeper)
+                partial(self._connection, self._pool, server, self._timeouts, self._sweeper)
             )
             if connection.closed:
-                raise OriginError("connection_terminated", 502, Retry.ANY, "closed as soon as it was open")
+                raise connection.refusal or OriginError(
+                    "connection_terminated", 502, Retry.ANY, "closed as soon as it was open"
+                )
         except BaseException:
             server.open -= 1
             raise
