@@ -59,8 +59,9 @@ class CompressSection(Model):
     @field_validator("codings")
     @classmethod
     def _are_different(cls, value: tuple[Coding, ...]) -> tuple[Coding, ...]:
-        if len(set(value)) < len(value):
-            raise ValueError("a coding is listed twice")
+        for one in value:
+            if value.count(one) > 1:
+                raise ValueError(f"{one!r} is listed twice")
         return value
 
     @property
