@@ -215,7 +215,8 @@ class Fetcher:
         if request.method not in SAFE:
             self._invalidate(trip)
         if rule is None:
-            trip.press = prepare(trip)
+            if job.visit.route.compression is not None:
+                trip.press = prepare(trip)
             relay(trip, "")
             return
         flight = self._leaders.pop(trip, None)
@@ -231,7 +232,8 @@ class Fetcher:
 
     def _settle(self, trip: Trip, flight: Flight[Job] | None, rule: CacheRule, now: float) -> None:
         job, request = trip.job, trip.job.visit.request
-        trip.press = prepare(trip)
+        if job.visit.route.compression is not None:
+            trip.press = prepare(trip)
         if request.method == b"HEAD":
             self._update(trip, rule, now)
         settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)

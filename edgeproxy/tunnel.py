@@ -142,8 +142,9 @@ class Tunnel(Nobody):
             self.leave(IDLE)
 
     def on_error(self, error: OriginError) -> None:
-        """The pool of the origin is being closed."""
-        self.end(FAILED)
+        """The pool of the origin is being closed, which has waited long enough."""
+        self._origin.leave()
+        self.end(DRAINED)
 
     def end(self, ending: str = "") -> None:
         """Close both sides once what was written is out; further calls do nothing."""

@@ -382,6 +382,14 @@ async def test_a_drain_says_going_away_between_two_frames_and_both_sides_close_b
     assert (await client.answer()).status == 503
 
 
+async def test_when_a_reload_lets_go_of_the_origin_they_are_told_too(stage: Stage) -> None:
+    edge, _ = await stage(granted)
+    client = await opened(edge)
+    await edge.worker.parts.upstreams["main"].close(patience=0)
+    assert await client.closed() == GOING
+    assert tunnels(edge) == []
+
+
 async def test_they_are_counted_and_logged_at_their_end(stage: Stage) -> None:
     edge, _ = await stage(echo)
     client = await opened(edge)
