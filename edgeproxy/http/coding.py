@@ -48,14 +48,16 @@ class CodingRule:
             coding = chosen(self.codings, index.get(b"accept-encoding", b""))
         if index.get(b"accept-encoding") == coding:
             return request
-        raw = [field for field in headers.raw if field[0].lower() != b"accept-encoding"]
+        raw = [
+            field for field in headers.raw if len(field[0]) != 15 or field[0].lower() != b"accept-encoding"
+        ]
         raw.append((b"Accept-Encoding", coding))
         return Request(
             request.method,
             request.host,
             request.path,
             request.query,
-            Headers(raw),
+            Headers(raw, {**index, b"accept-encoding": coding}),
             request.peer,
             request.secure,
             request.has_body,
