@@ -404,10 +404,31 @@ async def test_an_upload_waits_for_a_slow_origin(stage: Stage, door: str, chunke
     assert sent < total
     connection = next(iter(edge.worker.parts.upstreams["main"]._pool._members))
     assert connection._transport.get_write_buffer_size() < 2**20
+    if door == "native":
+        (held,) = edge.worker.hall.connections
+        assert held.deadline == float("inf"), "the client is not late when the origin is slow"
     gate.set()
     answer = await client.answer()
     await task
     assert answer.status == 200
+
+
+async def test_a_client_that_does_not_send_what_was_asked_for_is_not_waited_for(stage: Stage) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(CONTINUE + b"\r\n\r\n")
+        await peer.eof()
+
+    edge, origin = await stage(script)
+    client = await edge.client()
+    client.send(f"{HEAD}Content-Length: 4\r\n\r\n".encode())
+    assert await client.head() == CONTINUE
+    (late,) = edge.worker.hall.connections
+    assert late.deadline < float("inf")
+    late.on_deadline()
+    assert (await client.answer()).status == 408
+    async with asyncio.timeout(PATIENCE):
+        await origin.peers[0].ended.wait()
 
 
 # --- ends

@@ -156,7 +156,7 @@ class EdgeProtocol(RequestReader):
             return
         body = None
         if request.has_body:
-            body = RequestBody(framing.length, self.flow.pause_reading, self.flow.resume_reading)
+            body = RequestBody(framing.length, self._hold_body, self._take_body)
             self.receiving = body
             self.body_left = self.limits.body_size
             self.overhead = 0
@@ -171,6 +171,16 @@ class EdgeProtocol(RequestReader):
             self._next()
         else:
             self.flow.pause_reading()
+
+    def _hold_body(self) -> None:
+        """The origin has enough of it for now: that is no fault of the client's."""
+        self.flow.pause_reading()
+        self.deadline = float("inf")
+
+    def _take_body(self) -> None:
+        self.flow.resume_reading()
+        if self.receiving is not None:
+            self.deadline = steady() + self.limits.body_gap
 
     def _begin(self, exchange: Exchange, now: float) -> None:
         self.exchange = exchange

@@ -143,7 +143,8 @@ class RequestReader(HttpToolsProtocol):
             if self.head_bytes > self.limits.head_size:
                 self._reject(RequestError(431, "head-too-large", "The request's head is too large."))
         elif self.receiving is not None:
-            self.deadline = steady() + self.limits.body_gap
+            if not self.flow.read_paused:
+                self.deadline = steady() + self.limits.body_gap
             if self.overhead > CHUNK_OVERHEAD:
                 self._reject(RequestError(400, "bad-framing", "Chunk extensions or trailers are too large."))
         else:

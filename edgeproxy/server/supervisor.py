@@ -54,6 +54,7 @@ def run(path: Path | str) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every probe
     return Supervisor(Path(path), config).run()
 
 
