@@ -15,7 +15,10 @@ import zstandard
 
 GZIP_LEVEL, BR_QUALITY, ZSTD_LEVEL = 5, 4, 3
 # tables and window for texts: half the memory of the level's own, and faster
-_ZSTD = zstandard.ZstdCompressionParameters.from_level(ZSTD_LEVEL, window_log=18, hash_log=15, chain_log=15)
+_ZSTD = zstandard.ZstdCompressionParameters(
+    compression_level=ZSTD_LEVEL, window_log=18, hash_log=15, chain_log=15, search_log=1, min_match=5,
+    target_length=0, strategy=zstandard.STRATEGY_DFAST, write_content_size=False,
+)  # fmt: skip
 _GZIP_WINDOW = 31  # 32 KiB, with the header of gzip instead of zlib's
 
 
