@@ -423,9 +423,9 @@ class Parts:
             meters=self._refused_meters,
         )
 
-    def _policy_failed(self, policy: str, error: Exception) -> None:
-        self.meters.policy_failed(policy)
-        logger.error("policy %s failed", policy, exc_info=error)
+    def _policy_failed(self, route: Route, policy: Policy, error: Exception) -> None:
+        route.meters.failed(policy.name, passed=policy.fails_open)
+        logger.error("policy %s of route %s failed", policy.name, route.name, exc_info=error)
 
     @property
     def _refused_meters(self) -> RouteMeters:

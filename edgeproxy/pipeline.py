@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.cache.key import primary_key
 from edgeproxy.cache.key import without_parameters as without_query
 from edgeproxy.cache.lookup import lookup
-from edgeproxy.context import Context
+from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause, Decision, Delay, Fetch, Serve
 from edgeproxy.http.codings import with_known_codings
 from edgeproxy.http.message import Field, Headers, Request, Response
@@ -20,7 +20,7 @@ from edgeproxy.http.replies import problem
 from edgeproxy.http.websocket import wants_websocket
 from edgeproxy.recall import Recollection, Recorder
 from edgeproxy.record import record
-from edgeproxy.routes import RouteTable
+from edgeproxy.routes import Route, RouteTable
 
 if TYPE_CHECKING:
     from edgeproxy.cache.memory import MemoryStore
@@ -48,7 +48,7 @@ class Edge:
     store: MemoryStore
     client_address: Callable[[str, Headers], str]
     says_https: Callable[[str, Headers], bool]
-    on_policy_error: Callable[[str, Exception], None]
+    on_policy_error: Callable[[Route, Policy, Exception], None]
 
 
 class Visit:
@@ -230,7 +230,7 @@ def _recalled(visit: Visit, recollection: Recollection, ctx: Context) -> Serve |
 
 def _failed(visit: Visit, position: int, ctx: Context, error: Exception) -> Response | None:
     policy = visit.route.policies[position]
-    visit.edge.on_policy_error(policy.name, error)
+    visit.edge.on_policy_error(visit.route, policy, error)
     if policy.fails_open:
         return None
     return problem(visit.request, ctx, 500, "policy-failed", "A rule of this edge failed; it fails closed.")

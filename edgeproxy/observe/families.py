@@ -79,7 +79,12 @@ FAMILIES: dict[str, Family] = {
         "decision",
         "reason",
     ),
-    "edgeproxy_policy_errors_total": _counter("Exceptions inside a policy.", "policy"),
+    "edgeproxy_policy_errors_total": _counter(
+        "Exceptions inside a policy: whether the request was let pass (`allow`) or refused (`deny`).",
+        "route",
+        "policy",
+        "decision",
+    ),
     "edgeproxy_bad_requests_total": _counter("Requests refused by the door, before any route.", "reason"),
     "edgeproxy_unhandled_errors_total": _counter("Exceptions nobody expected, answered with 500."),
     "edgeproxy_compression_bytes_total": _counter(

@@ -46,6 +46,7 @@ class RouteMeters:
         "_buckets",
         "_codes",
         "_delayed",
+        "_failures",
         "_refusals",
         "_results",
         "_sent",
@@ -70,6 +71,7 @@ class RouteMeters:
         self._sum = durations.sum
         self._sent = slot.column("edgeproxy_response_bytes_total", route=route)
         self._refusals: dict[tuple[str, str], Counter] = {}
+        self._failures: dict[tuple[str, str], Counter] = {}
         self._delayed: Counter | None = None
 
     def record(self, status: int, result: bytes, seconds: float, sent: int) -> None:
@@ -99,6 +101,16 @@ class RouteMeters:
             self._delayed = self._slot.counter("edgeproxy_rate_limit_delayed_total", route=self.route)
         self._delayed.inc()
 
+    def failed(self, policy: str, *, passed: bool) -> None:
+        """Count an exception inside a policy, which is a name of the configuration."""
+        decision = "allow" if passed else "deny"
+        counter = self._failures.get((policy, decision))
+        if counter is None:
+            counter = self._failures[policy, decision] = self._slot.counter(
+                "edgeproxy_policy_errors_total", route=self.route, policy=policy, decision=decision
+            )
+        counter.inc()
+
     def decided(self, policy: str, decision: str, reason: str) -> None:
         """Count what a policy in shadow mode would have done."""
         word = f"{decision}/{reason}"
@@ -117,7 +129,7 @@ class RouteMeters:
 class DoorMeters:
     """The cells of one process's doors: what happens before there is a route, and around it."""
 
-    __slots__ = ("_failed", "_lag", "_open", "_policies", "_reasons", "_refused", "_slot", "_total", "_worst")
+    __slots__ = ("_failed", "_lag", "_open", "_reasons", "_refused", "_slot", "_total", "_worst")
 
     def __init__(self, slot: Slot) -> None:
         self._slot = slot
@@ -128,7 +140,6 @@ class DoorMeters:
         self._lag = slot.gauge("edgeproxy_loop_lag_seconds")
         self._worst = 0.0
         self._reasons: dict[str, Counter] = {}
-        self._policies: dict[str, Counter] = {}
 
     def opened(self, now_open: int, *, refused: bool) -> None:
         """A connection was made; `refused` when there are too many and it is closed at once."""
@@ -155,14 +166,6 @@ class DoorMeters:
             counter = self._reasons[reason] = self._slot.counter(
                 "edgeproxy_bad_requests_total", reason=reason
             )
-        counter.inc()
-
-    def policy_failed(self, policy: str) -> None:
-        """An exception inside a policy, which is a name of the configuration."""
-        counter = self._policies.get(policy)
-        if counter is None:
-            counter = self._slot.counter("edgeproxy_policy_errors_total", policy=policy)
-            self._policies[policy] = counter
         counter.inc()
 
     def lag(self, seconds: float) -> None:

@@ -69,6 +69,17 @@ def test_a_refusal_is_counted_by_policy_and_reason():
     }
 
 
+def test_a_failure_is_counted_by_policy_and_what_it_meant():
+    slot = Cells(1).slot(0)
+    meters = RouteMeters(slot, "api", RESULTS)
+    for passed in (True, True, False):
+        meters.failed("geo", passed=passed)
+    assert happened(slot) == {
+        ("policy_errors_total", "allow", "geo", "api"): 2,
+        ("policy_errors_total", "deny", "geo", "api"): 1,
+    }
+
+
 def test_more_reasons_than_a_route_can_have_become_other():
     slot = Cells(1).slot(0)
     meters = RouteMeters(slot, "api", RESULTS)
@@ -112,8 +123,6 @@ def test_the_door_counts_connections_refusals_and_lag():
     meters.opened(7, refused=False)
     meters.opened(8, refused=True)
     meters.closed(6)
-    for _ in range(2):
-        meters.policy_failed("geo")
     meters.failed()
     meters.rejected("bad-framing")
     meters.lag(1.0)
@@ -121,7 +130,6 @@ def test_the_door_counts_connections_refusals_and_lag():
     assert happened(slot) == {
         ("connections",): 6,
         ("connections_accepted_total",): 2,
-        ("policy_errors_total", "geo"): 2,
         ("connections_refused_total",): 1,
         ("unhandled_errors_total",): 1,
         ("bad_requests_total", "bad-framing"): 1,
