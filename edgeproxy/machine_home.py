@@ -20,6 +20,7 @@ import os
 import secrets
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -34,6 +35,7 @@ from edgeproxy.shared_memory import Segment
 logger = logging.getLogger("edgeproxy.machine")
 
 FORMAT = 1
+REST = 5.0  # seconds until what failed is tried again
 PATIENCE = 3.0  # seconds to wait for the lock at the start
 REASONS = ("state", "power", "purges", "damaged", "crash", "size")  # of making the file anew; 0 is none
 _OBJECTS, _PURGES, _CONDEMNED = 0, 1, 2  # cells: the numbers in use, and 1 + index of a reason
@@ -55,6 +57,7 @@ class MachineHome:
         self.remade: dict[str, int] = dict.fromkeys(REASONS, 0)
         self.survived = False  # does it hold what an earlier start stored?
         self.asked = memoryview(mmap.mmap(-1, HAND + ASKED))
+        self._rests_until = 0.0
         self._log = log
         segment = Segment(64)
         self._cells = segment.cells
@@ -166,6 +169,8 @@ class MachineHome:
         """Do what is due: make a condemned file anew, shorten a long journal. A few times a second."""
         catch_up(self.clocks, self._log)
         condemned = self._cells[_CONDEMNED]
+        if time.monotonic() < self._rests_until:
+            return
         try:
             if condemned:
                 self._renew(REASONS[condemned - 1])
@@ -174,7 +179,8 @@ class MachineHome:
             elif self._journal.size > LARGE:
                 self._rewrite_journal()
                 self._write_state(synced=False)
-        except OSError as error:  # it is tried again
+        except OSError as error:
+            self._rests_until = time.monotonic() + REST
             logger.warning("the machine tier in %s cannot be tended: %s", self.folder, error)
 
     def crashed(self) -> None:
@@ -197,11 +203,6 @@ class MachineHome:
     def _renew(self, reason: str) -> None:
         """Begin with nothing, under the next numbers."""
         old = self._numbers("objects")
-        if reason:
-            self.remade[reason] += 1
-            logger.error(
-                "the machine tier in %s is made anew: %s", self.folder, _SENTENCES.get(reason, reason)
-            )
         if not self._journal_number or reason == "purges":
             self._era[:] = secrets.token_bytes(purge_journal.ERA)
             self._rewrite_journal()
@@ -210,6 +211,9 @@ class MachineHome:
             _remove(self.folder / f"objects.{number}")
             _remove(self.folder / f"objects.{number}-lock")
         self.asked[:HAND] = bytes(HAND)
+        if reason:
+            self.remade[reason] += 1
+            logger.error("the machine tier in %s is made anew: %s", self.folder, _SENTENCES[reason])
 
     def _rewrite_journal(self) -> None:
         """Write what is known into a file of the next number. Who appends waits meanwhile."""
@@ -275,10 +279,8 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    try:
+    with suppress(OSError):  # a disk that is read-only keeps it
         path.unlink(missing_ok=True)
-    except OSError:  # a disk that is read-only keeps it; the state says that it is not to be used
-        logger.warning("%s cannot be removed", path)
 
 
 def _nobody(purge: Purge) -> None:

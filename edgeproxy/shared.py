@@ -6,6 +6,7 @@ the sockets between workers, and the text of the accepted configuration, which a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import mmap
 import os
@@ -52,6 +53,7 @@ class Shared:
         self.links = _links(workers)
         self.started_at = time.time()
         self.machine: MachineHome | None = None
+        self._doubtful: Path | None = None  # the state of a folder that could not be used
         self._text = _anonymous_file()
         self._slot = self.cells.slot(workers + 1)
         self._generation = 0
@@ -75,6 +77,8 @@ class Shared:
         try:
             self.machine = MachineHome(Path(section.path), section.max_bytes, self.purge_log)
         except OSError as error:
+            if not isinstance(error, BlockingIOError):
+                self._doubtful = Path(section.path) / "state"
             self._slot.counter("edgeproxy_cache_machine_errors_total", kind="folder").inc()
             reason = "another edge uses it" if isinstance(error, BlockingIOError) else error
             logger.error(  # noqa: TRY400 - the reason is the whole story
@@ -87,6 +91,11 @@ class Shared:
 
     def tend_machine(self) -> None:
         """What the owner of the folder does a few times a second."""
+        if self._doubtful is not None and self.purge_log.position:
+            # what lies there does not know of purges of this run: it must not be used after it
+            with contextlib.suppress(OSError):
+                self._doubtful.unlink(missing_ok=True)
+                self._doubtful = None
         if self.machine is not None:
             self.machine.tend()
             for reason, count in self.machine.remade.items():

@@ -13,9 +13,11 @@ from edgeproxy import machine_home, purge_journal
 from edgeproxy.cache.clocks import Purged
 from edgeproxy.cache.machine import MachineStore
 from edgeproxy.clock import steady, wall
+from edgeproxy.config_sections import MachineSection
 from edgeproxy.http.message import Headers
 from edgeproxy.machine_home import MachineHome
 from edgeproxy.purge_log import PurgeKind, PurgeLog
+from edgeproxy.shared import Shared
 from tests.cache.test_store import entry
 
 SIZE = 16 * 2**20
@@ -229,6 +231,39 @@ def test_a_predecessor_that_is_just_ending_is_waited_for(
     home = start(folder)
     monkeypatch.setattr("edgeproxy.machine_home.time.sleep", lambda _: kill(home))
     assert start(folder).survived
+
+
+def test_a_folder_that_could_not_be_used_is_not_used_later_when_something_was_purged(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = start(folder)
+    fill(home, "a")
+    kill(home)
+    section = MachineSection(path=str(folder))
+    shared = Shared(folder, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeproxy.machine_home.os.open", _refuse)  # read-only, at that time
+        shared.open_machine(section)
+    assert shared.machine is None
+    shared.tend_machine()
+    assert (folder / "state").exists()
+    shared.purge_log.append(PurgeKind.URL, b"example.com/a")
+    shared.tend_machine()
+    again = start(folder)
+    assert not again.survived
+    assert not holds(again, "a")
+
+
+def _refuse(*_: object) -> int:
+    raise OSError(30, "Read-only file system")
+
+
+def test_a_tier_that_survived_may_hold_any_url(folder: Path) -> None:
+    kill(start(folder))
+    shared = Shared(folder, 1)
+    shared.open_machine(MachineSection(path=str(folder), max_bytes=SIZE))
+    assert shared.machine is not None
+    assert set(shared.held) == {1}
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

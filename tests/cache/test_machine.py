@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import struct
 import time
@@ -227,6 +228,22 @@ def test_a_failure_is_counted_and_the_tier_left_alone_for_a_while(
         assert tier.paused, "the second pause is longer"
     home.now += 10
     assert holds(tier, "a") is (kind != "damaged"), "it comes back when the disk does"
+
+
+def test_a_file_that_may_not_grow_is_still_read(home: Home) -> None:
+    tier = home.open()
+    tier.put([entry("a", b"x" * 3000)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(home.path), before[1]))  # as on a full disk
+    try:
+        assert not tier.put([entry(f"k{number}", b"x" * 3000) for number in range(50)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert tier.failures["disk"] == 1
+    home.now += 2
+    assert holds(tier, "a")
+    assert tier.put([entry("b")])
+    check_trees(tier)
 
 
 def test_a_look_up_that_took_long_is_not_followed_by_another(home: Home) -> None:
