@@ -26,6 +26,7 @@ from edgeproxy.feeds.credential_file import CredentialFeed
 from edgeproxy.feeds.exposures import ExposureSink, exposure_sinks
 from edgeproxy.feeds.geo_database import GeoFeed
 from edgeproxy.feeds.jwks import JwksFeed
+from edgeproxy.feeds.passwords import check_later
 from edgeproxy.feeds.revocations import RevocationFeed
 from edgeproxy.fetch import Fetcher
 from edgeproxy.hallway import Hallway, Limits
@@ -375,7 +376,7 @@ class Parts:
         if isinstance(rule, ApiKeyRule):
             return ApiKeyAuth(rule, self._listed(rule.file, parse_keys))
         if isinstance(rule, BasicRule):
-            return BasicAuth(rule, self._listed(rule.file, parse_users), secrets.token_bytes(32))
+            return BasicAuth(rule, self._listed(rule.file, parse_users), secrets.token_bytes(32), check_later)
         simple = _SIMPLE.get(type(rule))
         if simple is not None:
             return simple(rule)

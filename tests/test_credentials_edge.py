@@ -63,6 +63,9 @@ async def test_keys_and_passwords_let_pass_and_go_no_further(tmp_path: Path, doo
             assert (await client.ask("/partners", "X-Api-Key: second-key")).status in (200, 429)
 
             assert (await client.ask("/office")).status == 401
+            known = "Authorization: Basic " + b64encode(b"alice:wonderland").decode()
+            at_once = await asyncio.gather(*[edge.ask("/office", known) for _ in range(6)])
+            assert [answer.status for answer in at_once] == [200] * 6, "they wait for one check"
             for password, status in ((b"alice:wrong", 401), (b"alice:wonderland", 200)):
                 fields = ["Authorization: Basic " + b64encode(password).decode(), "X-User: root"]
                 for _ in range(3):

@@ -2,8 +2,8 @@
 
 It is for admin-like routes.
 
-Rule 1: a password costs some 40 ms to check, by design, and everybody waits for it: so no more than a few
-are checked within a second, fewer of one client, and what was found out is remembered.
+Rule 1: a password costs some 40 ms to check, by design. That is done in a thread while the request waits; no
+more than a few are checked within a second, fewer of one client, and what was found out is remembered.
 Rule 2: what is remembered is a digest under a random key, never a password. A user nobody knows costs as
 much as one whose password is wrong.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from pathlib import Path
 from typing import Annotated
@@ -32,9 +32,15 @@ from edgeproxy.units import Model
 Realm = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9 ._-]+$", max_length=64)]
 MAX_CREDENTIAL = 1024
 CHECKS = 5  # a second, in one worker
+_WAITS = 10.0  # seconds that a request waits for its check
 _REFUSED_SIZE = 1024
 _REFUSED_FOR = 10.0  # seconds
 _TOKEN68 = re.compile(rb"basic +([A-Za-z0-9+/]+={0,2})", re.IGNORECASE)
+
+
+Done = Callable[["Holder | None"], None]
+Later = Callable[[Callable[[], "Holder | None"], Done], None]
+"""Does a check elsewhere, and says from the event loop what came of it."""
 
 
 class BasicRule(Model):
@@ -108,8 +114,12 @@ class BasicAuth:
     fails_open = False
     repeatable = True
 
-    def __init__(self, rule: BasicRule, users: Snapshot[Users], key: bytes) -> None:
-        """`key` is 32 random bytes that nobody else has."""
+    def __init__(
+        self, rule: BasicRule, users: Snapshot[Users], key: bytes, later: Later | None = None
+    ) -> None:
+        """`key` is 32 random bytes that nobody else has. Without `later`, passwords are checked at once."""
+        self._later = later
+        self._running: dict[bytes, list[Callable[[], None]]] = {}
         self._users = users
         self._key = key
         self._challenge = b'Basic realm="%b", charset="UTF-8"' % rule.realm.encode()
@@ -133,10 +143,7 @@ class BasicAuth:
         if known is None or known[0] is not self._users.value:
             checked = self._check(found[1], digest, ctx)
             if checked is None:
-                later = [(b"Retry-After", b"1")]
-                note(ctx, self.name, "too many passwords within a second")
-                ctx.pause = Pause(1.0)
-                return problem(request, ctx, 429, "too-many-passwords", "Too many passwords; wait.", later)
+                return self._wait(request, ctx)
             if isinstance(checked, str):
                 return self._refuse(request, ctx, "invalid-password", checked)
             known = checked
@@ -148,30 +155,59 @@ class BasicAuth:
         let_pass(known[2], ctx, self._users)
         return None
 
+    def _wait(self, request: Request, ctx: Context) -> Response:
+        """The answer if it stays at that: the check takes too long, or there are too many."""
+        if ctx.pause is not None:
+            detail = "The password could not be checked in time."
+            return problem(request, ctx, 503, "password-unchecked", detail, [(b"Retry-After", b"1")])
+        ctx.pause = Pause(1.0)
+        detail = "Too many passwords within a second; wait."
+        return problem(request, ctx, 429, "too-many-passwords", detail, [(b"Retry-After", b"1")])
+
     def _check(self, encoded: bytes, digest: bytes, ctx: Context) -> tuple[Users, Holder, Pass] | str | None:
-        """Who it is, or why it is nobody; None when no more passwords are checked in this second."""
+        """Who it is, or why it is nobody; None when nobody can say yet, or will in this second."""
         users, wrong = self._users.value, "The name or the password is wrong."
         refused = self._refused.get(digest)
         if refused is not None and refused[0] is users and ctx.now < refused[1]:
             return wrong
-        if self._is_spent(ctx):
+        running = self._running.get(digest)
+        if running is not None and ctx.pause is None:
+            ctx.pause = Pause(_WAITS, running.append)
+        if ctx.pause is not None or self._is_spent(ctx):
             return None
         try:
             name, colon, password = b64decode(encoded, validate=True).partition(b":")
         except ValueError:
             return wrong
-        who = users.check(name, password) if colon else None
-        if who is None:
-            if ctx.notes is None:
-                self._budget.charge(ctx.client, ctx.now)
-                _bound(self._refused, _REFUSED_SIZE)
-                self._refused[digest] = (users, ctx.now + _REFUSED_FOR)
+        if not colon:
             return wrong
-        made = (users, who, pass_of(who, self._name_header, self._edits))
+        if self._later is not None and ctx.notes is None:
+            waiting = self._running[digest] = list[Callable[[], None]]()
+            ctx.pause = Pause(_WAITS, waiting.append)
+            client, now = ctx.client, ctx.now
+            self._later(
+                lambda: users.check(name, password), lambda who: self._found(who, users, digest, client, now)
+            )
+            return None
+        who = users.check(name, password)
         if ctx.notes is None:
+            self._found(who, users, digest, ctx.client, ctx.now)
+        return wrong if who is None else (users, who, self._pass(who))
+
+    def _found(self, who: Holder | None, users: Users, digest: bytes, client: str, now: float) -> None:
+        """Remember what a check found, and wake who waits for it."""
+        if who is None:
+            self._budget.charge(client, now)
+            _bound(self._refused, _REFUSED_SIZE)
+            self._refused[digest] = (users, now + _REFUSED_FOR)
+        else:
             _bound(self._passed, self._cache_size)
-            self._passed[digest] = made
-        return made
+            self._passed[digest] = (users, who, self._pass(who))
+        for each in self._running.pop(digest, ()):
+            each()
+
+    def _pass(self, who: Holder) -> Pass:
+        return pass_of(who, self._name_header, self._edits)
 
     def _is_spent(self, ctx: Context) -> bool:
         if ctx.notes is not None:

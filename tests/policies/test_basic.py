@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from base64 import b64encode
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from edgeproxy.http.message import Request
 from edgeproxy.policies import basic, basic_hash
 from edgeproxy.policies.basic import BasicAuth, BasicRule, Users, parse_users
 from edgeproxy.policies.basic_hash import Hashed, hash_password, parse_hash
+from edgeproxy.policies.credential import Holder
 from edgeproxy.recall import Recorder
 from edgeproxy.snapshot import Snapshot
 from tests.policies.jwt_tokens import context, request
@@ -134,6 +136,57 @@ def test_a_password_is_checked_once_until_the_file_changes(checks: list[bytes]) 
     assert b"wonder:land" not in repr(made._passed).encode() + repr(made._refused).encode()
 
 
+class Thread:
+    """Checks when it is told to."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Callable[[], None]] = []
+
+    def __call__(self, check: Callable[[], Holder | None], done: Callable[[Holder | None], None]) -> None:
+        self.jobs.append(lambda: done(check()))
+
+
+@pytest.mark.parametrize(("password", "status"), [("wonder:land", None), ("x", 401)])
+def test_a_request_waits_for_its_check_and_those_of_the_same_password_with_it(
+    password: str, status: int | None, checks: list[bytes]
+) -> None:
+    thread = Thread()
+    made = auth()
+    made._later = thread
+    waiting = [context() for _ in range(3)]
+    woken: list[int] = []
+    for number, ctx in enumerate(waiting):
+        assert made(login("alice", password), ctx) is not None
+        assert ctx.pause is not None
+        assert ctx.pause.until is not None
+        ctx.pause.until(lambda number=number: woken.append(number))
+    assert (len(thread.jobs), checks) == (1, [])
+    thread.jobs[0]()
+    assert woken == [0, 1, 2]
+    assert [judged(made, login("alice", password), ctx)[0] for ctx in waiting] == [status] * 3
+    assert len(checks) == 1
+    assert made._running == {}
+
+
+def test_a_check_that_takes_too_long_is_a_503_and_starts_no_other() -> None:
+    thread = Thread()
+    made, ctx = auth(), context()
+    made._later = thread
+    assert made(GOOD, ctx) is not None
+    assert judged(made, GOOD, ctx) == (503, "password-unchecked"), "the pause is over, the check is not"
+    assert len(thread.jobs) == 1
+
+
+def test_a_password_of_a_file_that_changed_meanwhile_lets_nobody_pass() -> None:
+    thread, users = Thread(), Snapshot(parse_users(FILE))
+    made, ctx = auth(users), context()
+    made._later = thread
+    assert made(GOOD, ctx) is not None
+    users.value = parse_users(f"alice {cheap(b'other')}".encode())
+    thread.jobs[0]()
+    assert judged(made, GOOD, ctx)[0] == 503
+
+
 def test_a_wrong_password_is_remembered_for_ten_seconds(checks: list[bytes]) -> None:
     made = auth()
     for now in (0.0, 1.0, 9.9, 10.0):
@@ -172,14 +225,14 @@ def test_a_user_nobody_knows_costs_as_much(monkeypatch: pytest.MonkeyPatch) -> N
     assert judged(empty, GOOD)[0] == 401
 
 
-def test_the_memories_are_bounded() -> None:
+def test_the_memories_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     made = auth(cache_size=1)
     for number, req in enumerate((GOOD, login("bob", "pässword"), GOOD)):
         assert judged(made, req, context(now=float(number))) == (None, "")
     assert len(made._passed) == 1
+    monkeypatch.setattr(Users, "check", lambda *_: None)
     for number in range(1, 1100):
-        made._refused.pop(b"", None)
-        judged(made, request(authorization=b"Basic " + b64encode(b"x%d" % number)), context(now=number * 1.0))
+        judged(made, login("alice", str(number)), context(now=number * 1.0))
     assert len(made._refused) == 1024
 
 
