@@ -48,7 +48,8 @@ def _groups(document: Document) -> Iterator[Problem]:
         try:
             condition(parsed.text, groups)
         except ConditionError as error:
-            yield Problem(path, f"found {document.show(path)}, {error}")
+            said = str(error).partition("\n")[0]  # the caret's lines would be lines of their own
+            yield Problem(path, f"found {document.show(path)}, {said}")
 
 
 def _when(document: Document, name: str) -> Condition | None:

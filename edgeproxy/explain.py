@@ -116,7 +116,7 @@ def _filled(visit: Visit, ctx: Context, told: Told) -> str:
 
 
 def _why_that_origin(route: Route, ctx: Context) -> str:
-    if ctx.origin_named:
+    if ctx.origin_named and route.confine is None:
         return "a policy asks for it"
     if isinstance(route.choose_origin, OriginChoice):
         return route.choose_origin.explain(ctx).removeprefix(f"{ctx.origin}: ")

@@ -112,6 +112,16 @@ def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
             ),
         ),
         Step(
+            "What became of the experiment",
+            "Who saw which variant, once each and without testers; requests, errors and latency of each.",
+            (
+                Line(
+                    f"curl -s {manage} '{admin}/experiments'; echo",
+                    ('"mismatch": {"found": false', '"control": {"share": 0.5', '"fast": {"share": 0.5'),
+                ),
+            ),
+        ),
+        Step(
             "A limit",
             "Five at once, then one a second: 429 with Retry-After and the RateLimit fields.",
             (

@@ -137,6 +137,12 @@ class Trial:
         self._start = float("-inf") if config.start is None else config.start.timestamp()
         self._stop = float("inf") if config.stop is None else config.stop.timestamp()
         self._timed = config.start is not None or config.stop is not None
+        self._drawn = [Choice(arm, "drawn") for arm in self.arms]
+        self._out = Choice(self.outside, "outside")
+        simple = (self._gate, self._when, self._sticky, self._fallback, config.force)
+        self._simple = config.status == "running" and not (
+            self._timed or self._filters or self._forced or any(each is not None for each in simple)
+        )
         self._identity = f"{name}\0{config.seed or name}\0{config.by}"
 
     def _reader(self, by: str) -> Source:
@@ -158,6 +164,11 @@ class Trial:
 
     def choose(self, request: Request, ctx: Context) -> Choice:
         """The arm of a request. `ctx` gets the cookies that keep it."""
+        if self._simple and (self._needle is None or self._needle not in request.query):
+            unit = self._read(request, ctx)
+            if unit in self.seen:  # only the draw is left of all the questions
+                index = self._draw(unit)
+                return self._drawn[index] if index >= 0 else self._out
         if self.config.status == "off":
             return Choice(self.outside, "off")
         if self._needle is not None and self._needle in request.query:

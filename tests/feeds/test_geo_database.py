@@ -8,6 +8,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from random import Random
 from typing import IO, Any
 
 import pytest
@@ -312,6 +313,18 @@ def test_memory_does_not_grow_with_addresses(tmp_path: Path) -> None:
     assert len(opened._networks) == 1
     assert opened.counts.known == 70_000
     assert opened.counts.unknown == 0
+
+
+def test_realistic_traffic_is_answered_from_memory(data_dir: Path) -> None:
+    """Clients come for a while, some far more often than others (Zipf), among many who come once."""
+    opened = open_database([str(data_dir / "geoip" / "GeoIP2-City-Test.mmdb")])
+    chosen = Random(7)
+    clients = [str(ipaddress.IPv4Address(chosen.getrandbits(32))) for _ in range(5_000)]
+    often = [1 / rank for rank in range(1, 5_001)]
+    for address in chosen.choices(clients, often, k=150_000):
+        opened.place(address)
+    asked = opened.counts.known + opened.counts.unknown
+    assert 1 - asked / 150_000 >= 0.95
 
 
 # --- the feed
