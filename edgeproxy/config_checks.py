@@ -143,6 +143,7 @@ def _places(document: Document) -> Iterator[Problem]:
 
 
 def vary_on(route: dict[str, Tree]) -> Tree:
+    """What a route's cache key has more of, as it was written."""
     return section(route.get("cache")).get("vary_on")
 
 

@@ -13,14 +13,17 @@ MOST_ROUTES = 1000
 
 
 def section(value: Tree) -> dict[str, Tree]:
+    """The section itself; an empty one in place of anything else."""
     return value if isinstance(value, dict) else {}
 
 
 def listed(value: Tree) -> list[Tree]:
+    """The list itself; an empty one in place of anything else."""
     return value if isinstance(value, list) else []
 
 
 def routes(document: Document) -> Iterator[tuple[TreePath, dict[str, Tree]]]:
+    """Path and section of each route."""
     for position, route in enumerate(listed(document.data.get("routes"))[:MOST_ROUTES]):
         yield ("routes", position), section(route)
 
