@@ -54,6 +54,7 @@ from edgeproxy.policies.basic import BasicAuth, BasicRule, parse_users
 from edgeproxy.policies.condition import condition
 from edgeproxy.policies.cookies import CookieRule, Cookies
 from edgeproxy.policies.cors import Cors, CorsRule
+from edgeproxy.policies.fault import Fault, FaultRule
 from edgeproxy.policies.geo import Geo
 from edgeproxy.policies.geo_data import GeoDatabase
 from edgeproxy.policies.geo_locate import KeyByGroup, Locate
@@ -475,6 +476,7 @@ _IN_QUERY = (JwtProvider, ApiKeyRule)  # sections that may have credentials stan
 _SIMPLE: dict[type, Callable[[Any], Policy]] = {
     CookieRule: Cookies,
     CorsRule: Cors,
+    FaultRule: Fault,
     HeadersRule: HeaderEdits,
     IpRule: IpList,
     MaintenanceRule: Maintenance,

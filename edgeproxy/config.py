@@ -43,6 +43,7 @@ from edgeproxy.policies.basic import BasicRule
 from edgeproxy.policies.condition import WhenField
 from edgeproxy.policies.cookies import CookieRule
 from edgeproxy.policies.cors import CorsRule
+from edgeproxy.policies.fault import FaultRule
 from edgeproxy.policies.geo_rule import GeoRule, GeoSection
 from edgeproxy.policies.guard import NEVER_OPEN
 from edgeproxy.policies.headers import HeadersRule
@@ -67,6 +68,7 @@ POLICIES: dict[str, Any] = {
     "headers": HeadersRule,
     "cookies": CookieRule,
     "cors": CorsRule,
+    "fault": FaultRule,
     "ip": IpRule,
     "maintenance": MaintenanceRule,
     "redirect": RedirectRule,

@@ -157,7 +157,7 @@ class Context:
         # origin the client was at, and the cookie of each it may be told to stay with. Set by affinity
         self.keeper: tuple[str, Mapping[str, Edit]] | None = None
         self.origin_named = ""  # pool that a policy asks for, before the choice. Set by ab
-        self.delay = 0.0  # seconds until it is this request's turn. Set by rate_limit
+        self.delay = 0.0  # seconds until it is this request's turn. Set by rate_limit and fault
         self.pause: Pause | None = None  # how a refusal waits. Set with it by jwt, basic
         self.endings: tuple[Ending, ...] = ()  # what to do when it is over. Set by rate_limit
         self.reason = ""  # a closed set of words: why a policy answered. Set with the answer

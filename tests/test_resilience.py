@@ -169,3 +169,35 @@ async def test_a_failure_of_ours_is_an_answer_for_all_who_wait(
             assert {answer.status for answer in answers} <= {500, 502}
             assert not edge.worker.hall.fetcher.flights.flights
         assert (await edge.ask()).status == 200
+
+
+DRILL = """
+edge: {{id: edge-1}}
+server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
+admin: {{listen: null}}
+origins: {{main: {{servers: ["{origin}"]}}}}
+routes:
+  - name: drill
+    policies:
+      - fault: {{abort: {{status: 502}}}}
+        when: header:X-Abort
+      - fault: {{delay: {{time: 1ms}}}}
+        when: header:X-Late
+    cache: {{ttl: 60s}}
+    origin: main
+"""
+
+
+async def test_a_drill_refuses_and_delays_hits_too(tmp_path: Path, door: str) -> None:
+    async with (
+        ScriptedOrigin(always(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")) as origin,
+        running(DRILL.format(origin=origin.url), tmp_path, door) as edge,
+    ):
+        for _ in range(2):
+            refused = await edge.ask("/a", "X-Abort: 1", "Accept: application/json")
+            assert (refused.status, b"urn:edgeproxy:problem:injected" in refused.body) == (502, True)
+            assert refused["cache-control"] == "no-store"
+            late = await edge.ask("/a", "X-Late: 1")
+            assert (late.status, late.body) == (200, b"ok")
+            assert (await edge.ask("/a")).status == 200
+        assert len(origin.heads) == 1

@@ -93,7 +93,7 @@ def test_policies_are_words_with_their_rules() -> None:
     assert steps[0].rule == ("per_client",)
     assert isinstance(steps[2].rule, JwtRule)
     assert set(POLICIES) == {
-        "geo", "jwt", "api_key", "basic", "ab", "rate_limit", "headers", "use",
+        "geo", "jwt", "api_key", "basic", "ab", "fault", "rate_limit", "headers", "use",
         "cookies", "cors", "ip", "maintenance", "redirect", "respond", "rewrite",
     }  # fmt: skip
 
