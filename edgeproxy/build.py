@@ -70,7 +70,7 @@ from edgeproxy.policies.redirect import Redirect, RedirectRule
 from edgeproxy.policies.respond import Maintenance, MaintenanceRule, Respond, RespondRule
 from edgeproxy.policies.rewrite import Rewrite, RewriteRule
 from edgeproxy.purge_log import PurgeKind
-from edgeproxy.routes import Match, Route, RouteTable, TunnelRule
+from edgeproxy.routes import Match, MirrorRule, Route, RouteTable, TunnelRule
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
 from edgeproxy.tunnel import Tunnels, upgradable
@@ -328,6 +328,7 @@ class Parts:
             policies.append(KeepOrigin(section.origin.affinity, choice.possible))
         asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
         hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
+        mirrored = section.mirror
         route = Route(
             name=section.name,
             policies=tuple(policies),
@@ -344,6 +345,7 @@ class Parts:
             forwarding=forwarding(self.config.edge.id, asserted | UNTRUSTED_NAMES),
             hidden_query=hidden,
             meters=meters,
+            mirror=None if mirrored is None else MirrorRule(mirrored.origin, mirrored.percent),
         )
         if section.compress is not None:
             route = compressing(route, section.compress.rule, self.slot)

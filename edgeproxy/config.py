@@ -25,6 +25,7 @@ from edgeproxy.config_sections import (
     CacheStore,
     Edge,
     Match,
+    MirrorSection,
     Name,
     Names,
     RateLimitTable,
@@ -188,6 +189,8 @@ class Route(Model):
         BeforeValidator(_as_websocket, json_schema_input_type=WebSocketSection | bool | None),
     ] = None
     """May a request become a WebSocket (RFC 6455)? `true`, or a section with its limits. Default: no."""
+    mirror: MirrorSection | None = None
+    """Send copies of requests to a shadow origin? Default: no."""
     body_size: Size | None = None
     """Bytes of a request body, instead of `server.limits.body_size`: 413."""
 

@@ -57,10 +57,11 @@ def _named(path: TreePath, word: str, value: Tree) -> Iterator[tuple[TreePath, T
 
 
 def _origins(path: TreePath, route: dict[str, Tree]) -> Iterator[tuple[TreePath, str]]:
-    """The names of origins that a route's `origin` holds."""
+    """The names of origins that a route's `origin` and `mirror` hold."""
     where, origin = (*path, "origin"), route.get("origin")
     rule = section(origin)
     named = [(where, origin), ((*where, "otherwise"), rule.get("otherwise"))]
+    named.append(((*path, "mirror", "origin"), section(route.get("mirror")).get("origin")))
     named += [
         ((*where, "by_country", place), name) for place, name in section(rule.get("by_country")).items()
     ]

@@ -201,6 +201,16 @@ class WebSocketSection(Model):
     """Open at once, per worker: 503."""
 
 
+class MirrorSection(Model):
+    """A shadow origin gets copies of requests that the cache did not answer; its answers are thrown away.
+    Requests with a body are not copied."""
+
+    origin: Name
+    """Name of the shadow origin."""
+    percent: float = Field(default=100.0, ge=0, le=100)
+    """How many of them."""
+
+
 class RateLimitTable(Model):
     """The memory in which all limits count, shared by all workers: 28 bytes a key."""
 

@@ -34,6 +34,7 @@ from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field, Request
 from edgeproxy.job import Job, refuse, relay, serve
+from edgeproxy.mirror import Mirror
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.request import is_loop, response_fields
@@ -69,6 +70,7 @@ class Fetcher:
         self.tunnels = tunnels
         self.flights: Flights[Job] = Flights()
         self.uses = Uses()
+        self.mirror = Mirror()
         self.peers = peers
         self.clock = clock
         self._tasks: set[asyncio.Task[None]] = set()  # strong references; each opens one connection
@@ -92,6 +94,10 @@ class Fetcher:
         if job.visit.route.websocket is not None:
             self._tunnel(job, job.visit.route.websocket)
             return
+        mirror = job.visit.route.mirror
+        if mirror is not None:
+            to, meters = self._upstreams[mirror.origin], self._meters[mirror.origin]
+            self.mirror.copy(self, job, mirror, to, meters)
         if key is None or self.flights.must_pass(key, job.ctx.now):
             self._trip(job.passing if job.ranged else job).begin()
             return

@@ -70,6 +70,14 @@ class TunnelRule:
 
 
 @record
+class MirrorRule:
+    """A share of a route's requests that another origin gets too."""
+
+    origin: str
+    percent: float
+
+
+@record
 class Compression:
     """What a route compresses, and where that is counted, by coding."""
 
@@ -95,6 +103,7 @@ class Route:
     meters: RouteMeters
     compression: Compression | None = None
     websocket: TunnelRule | None = None  # set: what comes by this route becomes a WebSocket
+    mirror: MirrorRule | None = None
     upgraded: Route | None = None  # the same route for requests that want to be one
     confine: Callable[[Context], str] | None = None  # who may overrule an origin that a policy names
 

@@ -54,7 +54,7 @@ LAYERS = [
     {"peers", "tunnel", "expect", "compress"},
     {"trip"},
     {"job"},
-    {"recording"},
+    {"recording", "mirror"},
     {"fetch", "config_*"},
     {"config", "hallway", "bucket_file"},
     {"machine_home", "machine_tier", "shared", "admin", "experiments", "geo_lookup", "origins"},
