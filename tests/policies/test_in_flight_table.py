@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.policies.bucket_table import BucketKey
 from edgeproxy.policies.in_flight_table import InFlightTable
+from edgeproxy.shared import Shared
 
 
 @pytest.fixture
@@ -67,3 +69,12 @@ def test_it_is_one_count_for_all_processes() -> None:
     table.forget(1)
     assert table.enter(key(1), 0, 1) == (0, True)
     table.close()
+
+
+def test_what_a_dead_worker_held_is_given_back() -> None:
+    shared = Shared(Path(), 1)
+    table = shared.in_flight
+    table.enter(key(1), 0, 9)
+    table.enter(key(1), 1, 9)
+    shared.died(1)
+    assert table.flying(key(1)) == 1
