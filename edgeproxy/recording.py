@@ -42,7 +42,7 @@ class Recording:
         self._trip = trip
         self._settled = settled
         self._flight = flight
-        self._body = Body(settled.object_size, connection.pause, connection.resume)
+        self._body = Body(settled.object_size, connection.pause, connection.resume, self._deserted)
         self._rule = rule
         job = trip.job
         if rule.min_uses > 1 and job.fetch.entry is None:
@@ -113,6 +113,13 @@ class Recording:
         self._fetcher.landed(self._flight, entry if shared else None)
         for job in self._flight.partial:
             self._serve_part(job, entry)
+
+    def _deserted(self) -> None:
+        """It is too large to be kept, and all who read it have left."""
+        self._trip.abandon()
+        self._fetcher.landed(self._flight, None)
+        for job in self._flight.partial:
+            self._fetcher.alone(job)
 
     def _serve_part(self, job: Job, entry: Entry | None) -> None:
         """The whole is here, or will not be: a client that wants a part of it gets that, or asks itself."""

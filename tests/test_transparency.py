@@ -456,6 +456,34 @@ async def test_when_the_client_is_gone_the_origin_is_not_kept_busy(
         await origin.peers[0].ended.wait()
 
 
+@pytest.mark.parametrize("stuck", [False, True], ids=["reading", "stuck"])
+async def test_a_body_too_large_to_keep_ends_with_its_last_reader(
+    stage: Stage, door: str, stuck: bool
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            await peer.send(b"100000\r\n" + b"x" * 2**20 + b"\r\n")
+
+    edge, origin = await stage(script, door=door)
+    client = await edge.client()
+    client.send(b"GET /cached HTTP/1.1\r\nHost: example.com\r\n\r\n")
+    await client.head()
+    if stuck:
+        before = -1
+        while before != len(client.reader._buffer) or not before:  # type: ignore[attr-defined]
+            before = len(client.reader._buffer)  # type: ignore[attr-defined]
+            await asyncio.sleep(0.3)
+    else:
+        await exactly(client, 9 * 2**20)
+    client.writer.transport.abort()
+    async with asyncio.timeout(PATIENCE):
+        await origin.peers[0].ended.wait()
+        while edge.worker.parts.upstreams["main"].open or edge.worker.hall.fetcher.flights.flights:
+            await asyncio.sleep(0.005)
+
+
 async def test_a_fill_that_others_wait_for_goes_on(stage: Stage, door: str) -> None:
     gate = asyncio.Event()
 

@@ -27,6 +27,7 @@ class Reader:
         self.door = door
         self.position = flight.dropped
         door.on_drain = self.pump
+        door.on_gone = flight.trim
 
     def pump(self) -> None:
         """Write what the door has not had yet, as long as it takes it."""
@@ -36,7 +37,7 @@ class Reader:
             self.position += 1
             door.write(data)
         if body.ended and self.position == body.dropped + len(body.chunks):
-            door.on_drain = None
+            door.on_drain = door.on_gone = None
             if body.broken:
                 door.abort()
             else:
@@ -54,6 +55,7 @@ class Body:
     __slots__ = (
         "_pause",
         "_resume",
+        "_stop",
         "_throttled",
         "_waiting",
         "broken",
@@ -67,7 +69,14 @@ class Body:
         "size",
     )
 
-    def __init__(self, cap: int, pause: Callable[[], None], resume: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        cap: int,
+        pause: Callable[[], None],
+        resume: Callable[[], None],
+        stop: Callable[[], None] | None = None,
+    ) -> None:
+        """`stop` is called when it is too large to be kept and nobody reads it any more."""
         self.cap = cap
         self.chunks: list[bytes] = []
         self.dropped = 0  # chunks no longer held
@@ -78,6 +87,7 @@ class Body:
         self.broken = False
         self.readers: list[Reader] = []
         self._pause, self._resume, self._throttled = pause, resume, False
+        self._stop = stop
         self._waiting = False  # nothing of it came with the head
 
     def read_by(self, door: Door) -> None:
@@ -120,6 +130,11 @@ class Body:
         if self.recording:
             return
         self.readers = [reader for reader in self.readers if not reader.door.gone]
+        if not self.readers and not self.ended and self._stop is not None:
+            self.ended = self.broken = True
+            self.chunks.clear()
+            self._stop()
+            return
         if self.readers:
             behind = min(reader.position for reader in self.readers) - self.dropped
         else:
