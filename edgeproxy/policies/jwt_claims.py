@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from math import inf
 from typing import Annotated, cast
 
-from pydantic import Field, model_validator
+from pydantic import Field, PlainValidator, model_validator
 
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_token import Reason
@@ -16,7 +16,16 @@ from edgeproxy.units import Model
 
 Claims = Mapping[str, object]
 Scalar = bool | int | float | str
-Values = Annotated[tuple[Scalar, ...], Field(min_length=1, max_length=256)]
+
+
+def _scalar(value: object) -> Scalar:
+    if isinstance(value, Scalar):
+        return value
+    raise ValueError("expected text, a number, true or false")
+
+
+ScalarField = Annotated[Scalar, PlainValidator(_scalar, json_schema_input_type=Scalar)]
+Values = Annotated[tuple[ScalarField, ...], Field(min_length=1, max_length=256)]
 _SCOPE_WORD = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LAST_DATE = 253_402_300_799  # the end of the year 9999; beyond are milliseconds, and tricks

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Discriminator, Field, StringConstraints, Tag, field_validator, model_validator
 
 from edgeproxy.policies.field_names import FieldName
-from edgeproxy.policies.jwt_claims import Requirement, Scalar, Values, Wanted
+from edgeproxy.policies.jwt_claims import Requirement, ScalarField, Values, Wanted
 from edgeproxy.policies.jwt_provider import Text
 from edgeproxy.units import Model
 
 ProviderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$")]
 ProviderNames = Annotated[tuple[ProviderName, ...], Field(min_length=1, max_length=16)]
-Required = dict[Text, Scalar | Values | Wanted]
+
+
+def _kind(value: object) -> str:
+    """Which of the ways to ask for a claim it is: a mistake is then told in terms of that one."""
+    if isinstance(value, dict | Wanted):
+        return "section"
+    return "list" if isinstance(value, list | tuple) else "value"
+
+
+_Asked = Annotated[
+    Annotated[ScalarField, Tag("value")] | Annotated[Values, Tag("list")] | Annotated[Wanted, Tag("section")],
+    Discriminator(_kind),
+]
+Required = dict[Text, _Asked]
 Alternatives = Annotated[tuple[Required, ...], Field(min_length=1, max_length=16)]
 _CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 
@@ -67,7 +80,8 @@ class JwtRule(Model):
     def _one_choice(self) -> JwtRule:
         given = [name for name in ("provider", "any_of", "all_of") if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"exactly one of provider, any_of, all_of is needed; found {given or 'none'}")
+            found = " and ".join(given) or "none"
+            raise ValueError(f"found {found}, expected exactly one of provider, any_of and all_of")
         for names in (self.any_of, self.all_of):
             if names is not None and len(set(names)) != len(names):
                 raise ValueError("a provider is named twice")
