@@ -327,6 +327,8 @@ class Parts:
         if isinstance(section.origin, OriginRule) and section.origin.affinity is not None:
             policies.append(KeepOrigin(section.origin.affinity, choice.possible))
         asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
+        if self.config.geo.override is not None:  # also where nobody asks for a place
+            asserted.add(self.config.geo.override.header.lower().encode())
         hidden = tuple(name for policy in policies for name in getattr(policy, "hidden_query", ()))
         mirrored = section.mirror
         route = Route(

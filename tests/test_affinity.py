@@ -18,6 +18,7 @@ origins:
   eu: {{servers: ["{eu}"], location: [50, 8]}}
   us: {{servers: ["{us}"], location: [39, -77]}}
 routes:
+  - {{name: fixed, match: {{path: /fixed}}, origin: us}}
   - name: all
     origin: {{by_country: {{US: us}}, otherwise: eu, affinity: {{secret: "0123456789abcdef"}}}}
 """
@@ -47,4 +48,5 @@ async def test_a_client_is_told_once_and_stays(tmp_path: Path, door: str) -> Non
             assert (await edge.ask("/a", "X-Geo-Override: US")).body == b"us"
             forged = await edge.ask("/a", "Cookie: edge_origin=us.00000000000000000000000000000000")
             assert forged.body == b"eu"
+            assert (await edge.ask("/fixed", "X-Geo-Override: US")).body == b"us"
             assert not any(b"x-geo-override" in head.lower() for head in [*eu.heads, *us.heads])

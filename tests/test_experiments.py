@@ -134,3 +134,28 @@ async def test_a_reload_keeps_what_waits_to_be_written(tmp_path: Path) -> None:
             assert len((tmp_path / "exposures.jsonl").read_text().splitlines()) == 1
             await edge.ask("/p", "X-User: u1")
             assert len(edge.worker.parts.sinks[0]) == 0, "the unit was counted before"
+
+
+@pytest.mark.parametrize(
+    ("change", "warned"),
+    [
+        (("a: 1, b: {weight: 1, path", "a: 3, b: {weight: 1, path"), True),
+        (("X-Theme: dark", "X-Theme: light"), False),
+    ],
+)
+async def test_a_reload_that_moves_units_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: tuple[str, str], warned: bool
+) -> None:
+    async with ScriptedOrigin(echo) as origin:
+        config = CONFIG.format(origin=origin.url, other=origin.url, folder=tmp_path)
+        assert change[0] in config
+        async with running(config, tmp_path, "native") as edge:
+            before = edge.worker.parts
+            edge.worker.shared.publish(config.replace(*change).encode())
+            edge.worker.reload()
+            async with asyncio.timeout(5):
+                while edge.worker.parts is before:
+                    await asyncio.sleep(0.01)
+    said = [record.getMessage() for record in caplog.records if "another variant" in record.getMessage()]
+    assert bool(said) is warned
+    assert all(line.startswith("experiments.exp: other weights") for line in said)

@@ -103,7 +103,9 @@ class TrialMeters:
             sink.put(exposure, ctx)
 
     def publish(self) -> None:
-        """Say which experiments have a mismatch. Called once a second."""
+        """Say which experiments have a mismatch, once for all workers. Called once a second."""
+        if self._slot.number:
+            return
         for name, variants in self._shares.items():
             found = ratio_of(self._slot.cells, name, list(variants))
             if found.exposures != self._published.get(name, 0):
