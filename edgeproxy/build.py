@@ -31,6 +31,7 @@ from edgeproxy.feeds.revocations import RevocationFeed
 from edgeproxy.fetch import Fetcher
 from edgeproxy.hallway import Hallway, Limits
 from edgeproxy.http.forwarding import UNTRUSTED_NAMES, TrustedProxies
+from edgeproxy.http.pages import use_page
 from edgeproxy.http.wire import render_fields
 from edgeproxy.machine_tier import MachineTier
 from edgeproxy.observe.access_log import AccessLog
@@ -130,6 +131,7 @@ class Parts:
             forwarded, peers = self.trusted.forwarded_fields, self._peers(slot)
             tunnels = Tunnels(TunnelMeters(self.slot), self.sweeper)
             fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, tunnels, peers)
+            use_page(config.server.error_page)
             prefix = f"{config.edge.pop}-{slot:x}{int(shared.started_at):x}-"
             self.hall = Hallway(
                 self.edge, limits, fetcher, self.meters, self.log, prefix, shared.purge_log, self.trials
@@ -147,6 +149,7 @@ class Parts:
         self.hall.limits = self._limits
         self.hall.trials = self.trials
         self.hall.fetcher.adopt(self.upstreams, self.trusted.forwarded_fields, self._origin_meters)
+        use_page(self.config.server.error_page)
         self.store.resize(self.config.cache.memory)
 
     async def warm_up(self) -> None:

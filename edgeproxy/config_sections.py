@@ -18,6 +18,7 @@ from pydantic import (
 
 from edgeproxy.cache.rule import TAG_FIELDS
 from edgeproxy.errors import RequestError
+from edgeproxy.http.pages import LONGEST, check_page
 from edgeproxy.http.target import normalise_path
 from edgeproxy.policies.purge_method import PurgeMethod
 from edgeproxy.units import Above0, AddressField, Model, NetworkField, Size
@@ -134,6 +135,11 @@ class Server(Model):
     """Deadlines and sizes."""
     access_log: AccessLogSection = AccessLogSection()
     """Where each request is written down."""
+    error_page: Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(check_page)] | None = (
+        None
+    )
+    """HTML for browsers that are refused: {status}, {title}, {detail} and, exactly once, {request_id} are
+    filled in. Default: a page of ours."""
 
 
 def _as_absent(value: object) -> object:

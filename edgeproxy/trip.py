@@ -366,6 +366,8 @@ class Trip:
     def _finish(self, error: OriginError | None, trailers: list[Field] = NO_FIELDS) -> None:
         self.over = True
         connection, self.connection = self.connection, None  # it is the pool's again
+        if error is not None:
+            self.meters.broke_off(error.error)
         if connection is not None and (error is not None or connection.server.standing.truncated):
             self.upstream.ended(connection.server, error)
         door, target = self._door, self._target

@@ -10,16 +10,11 @@ from http import HTTPStatus
 
 from edgeproxy.context import Context
 from edgeproxy.http.message import Field, Request, Response
+from edgeproxy.http.pages import Page, filled, prefers_html
 from edgeproxy.http.wire import response
 
 _ID = "\0"  # where the request's id goes; the edge makes it, of letters, digits and -._
 NO_STORE: Field = (b"Cache-Control", b"no-store")
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>{status} {title}</title>
-<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:38rem;margin:15vh auto;padding:0 1rem}}
-h1{{font-size:1.4rem}}code{{color:#666}}@media(prefers-color-scheme:dark){{body{{background:#111;color:#eee}}}}</style>
-<h1>{status} {title}</h1><p>{detail}</p><p><code>request {request_id}</code></p></html>
-"""
 
 
 def problem(
@@ -36,7 +31,7 @@ def problem(
     HTML when the client prefers it, else application/problem+json.
     """
     ctx.reason = kind
-    as_html = b"text/html" in (request.headers.get(b"accept") or b"")
+    as_html = prefers_html(request.headers.get(b"accept"))
     return render_problem(status, kind, detail, ctx.request_id, fields, as_html=as_html)
 
 
@@ -50,19 +45,19 @@ def render_problem(
     as_html: bool = False,
 ) -> Response:
     """The refusal itself; the door uses it where no request could be parsed."""
-    content_type, before, after = _mould(status, kind, detail, as_html)
+    content_type, before, after = _mould(status, kind, detail, Page.text if as_html else None)
     body = b"%b%b%b" % (before, request_id.encode(), after)
     return response(status, [content_type, NO_STORE, *fields], body)
 
 
 @lru_cache(maxsize=512)
-def _mould(status: int, kind: str, detail: str, as_html: bool) -> tuple[Field, bytes, bytes]:
+def _mould(status: int, kind: str, detail: str, page: str | None) -> tuple[Field, bytes, bytes]:
     """Content type and body around the request's id. Who floods us with what is refused must not make
     us write the same text again and again: it took five times as long as the rest of a refusal."""
     title = HTTPStatus(status).phrase
-    if as_html:
+    if page is not None:
         content_type = b"text/html; charset=utf-8"
-        text = _PAGE.format(status=status, title=title, detail=html.escape(detail), request_id=_ID)
+        text = filled(page, status, title, html.escape(detail), _ID)
     else:
         content_type = b"application/problem+json"
         document = {

@@ -202,6 +202,10 @@ class OriginMeters:
     def failed(self, server: str, error: str) -> None:
         """No usable answer. `error` is a key of `errors.ORIGIN_FAILURES`; server `-` if none was asked."""
         self._result(server, "error").inc()
+        self.broke_off(error)
+
+    def broke_off(self, error: str) -> None:
+        """An answer that was counted by its status ended before it was whole."""
         counter = self._errors.get(error)
         if counter is None:
             counter = self._errors[error] = self._slot.counter(
