@@ -67,6 +67,27 @@ def test_anything_else_is_no_size(value: object) -> None:
         parse_size(value)
 
 
+def test_what_was_parsed_is_taken_as_it_is() -> None:
+    for made, parse in (
+        (parse_rate("100/s"), parse_rate),
+        (parse_address(":80"), parse_address),
+        (parse_network("::1"), parse_network),
+    ):
+        assert parse(made) is made
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80"),
+        ("[::1]:80", "[::1]:80"),
+        (":80", "0.0.0.0:80"),
+    ],
+)
+def test_an_address_is_an_ip_and_a_port(text: str, address: str) -> None:
+    assert str(parse_address(text)) == address
+
+
 def test_a_rate_is_a_count_in_a_time() -> None:
     assert parse_rate("100/s") == Rate(100, 1)
     assert parse_rate("30/m").per_second == 0.5

@@ -38,7 +38,7 @@ def response_tags(request: Request, headers: Headers, names: tuple[bytes, ...]) 
 
 
 def is_group(tag: bytes) -> bool:
-    """Is it a group of RFC 9875, kept among the tags of an origin's own?"""
+    """Is it a group of RFC 9875 rather than a tag?"""
     return tag.startswith(_GROUP)
 
 

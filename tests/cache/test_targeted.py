@@ -53,6 +53,21 @@ def lifetime(values: dict[str, str], status: int = 200, **section: object) -> fl
         pytest.param(
             {"CDN-Cache-Control": "x" * 9000, "Cache-Control": "max-age=1"}, 1, id="too long to read"
         ),
+        pytest.param({"CDN-Cache-Control": "max-age=-5", "Cache-Control": "max-age=1"}, 1, id="below 0"),
+        pytest.param(
+            {"CDN-Cache-Control": "max-age=9, no-store=?0", "Cache-Control": "max-age=1"}, 1, id="not so"
+        ),
+        pytest.param(
+            {"CDN-Cache-Control": "max-age=9, private=5", "Cache-Control": "max-age=1"}, 1, id="no names"
+        ),
+        pytest.param(
+            {"CDN-Cache-Control": 'max-age=9, private="set-cookie"', "Cache-Control": "max-age=1"},
+            9,
+            id="names",
+        ),
+        pytest.param(
+            {"Surrogate-Control": "x" * 9000, "Cache-Control": "max-age=1"}, 1, id="surrogate too long"
+        ),
         pytest.param({"Surrogate-Control": "max-age=60", "Cache-Control": "max-age=1"}, 60, id="surrogate"),
         pytest.param({"Surrogate-Control": "max-age=60;edge", "Cache-Control": "no-store"}, 60, id="for us"),
         pytest.param(
