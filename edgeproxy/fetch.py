@@ -302,6 +302,7 @@ class Fetcher:
         if job.fetch.entry is not None:
             if trip.status < 400 or trip.status in GONE:
                 job.fetch.entry.end(now)
+                job.visit.edge.store.changed(job.fetch.entry)
             else:
                 job.fetch.entry.rest(now)
         if flight is not None:
@@ -357,6 +358,7 @@ class Fetcher:
         update = head_update(rule, request, entry, trip.status, trip.headers, job.ctx.now, now)
         if update is None:
             entry.expire(now)
+            store.changed(entry)
         else:
             store.renew(update, trip.position)
 

@@ -1,4 +1,4 @@
-"""One suite, two doors: what a client sees must not depend on which one it came through."""
+"""One suite, two doors, with and without a machine tier: a client must not see which."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ CONFIG = """
 edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}, limits: {{body_size: 2MiB}}}}
 admin: {{listen: null}}
+cache: {cache}
 origins:
   main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 500ms}}}}
   dead: {{servers: ["http://127.0.0.1:1"]}}
@@ -52,25 +53,32 @@ def door(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(params=["memory", "machine"])
+def tier(request: pytest.FixtureRequest) -> str:
+    """The lowest tier of the cache."""
+    return str(request.param)
+
+
 class Stage:
     """Starts an edge behind a door for an origin's script."""
 
-    def __init__(self, folder: Path, door: str) -> None:
+    def __init__(self, folder: Path, door: str, tier: str) -> None:
         self.folder, self.door = folder, door
+        self.cache = f'{{machine: {{path: "{folder / "tier"}"}}}}' if tier == "machine" else "{}"
         self.started: list[object] = []
 
     async def __call__(self, *scripts: Script) -> tuple[Running, ScriptedOrigin]:
         origin = ScriptedOrigin(*scripts)
         await origin.__aenter__()
-        context = running(CONFIG.format(origin=origin.url), self.folder, self.door)
+        context = running(CONFIG.format(origin=origin.url, cache=self.cache), self.folder, self.door)
         edge = await context.__aenter__()
         self.started += [context, origin]
         return edge, origin
 
 
 @pytest.fixture
-async def stage(tmp_path: Path, door: str) -> AsyncIterator[Stage]:
-    stage = Stage(tmp_path, door)
+async def stage(tmp_path: Path, door: str, tier: str) -> AsyncIterator[Stage]:
+    stage = Stage(tmp_path, door, tier)
     yield stage
     for one in stage.started:
         await one.__aexit__(None, None, None)  # type: ignore[attr-defined]

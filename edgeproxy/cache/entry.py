@@ -40,6 +40,7 @@ class Entry:
         "key",
         "last_modified",
         "location",
+        "looked_until",
         "must_validate",
         "names",
         "never_stale",
@@ -91,6 +92,7 @@ class Entry:
         self.newer: Entry | None = None
         self.stored = False
         self.failures = 0  # refreshes that failed since it was stored
+        self.looked_until = 0.0  # a tier below need not be asked for a newer one until then
         self.rests_until = 0.0  # no refresh behind clients' backs until then
         index = {name.lower(): value for name, value in self.response.fields}
         self.etag = index.get(b"etag")

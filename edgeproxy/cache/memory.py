@@ -88,6 +88,9 @@ class MemoryStore:
         entry.position = max(entry.position, since)
         return self.put(entry)
 
+    def changed(self, entry: Entry) -> None:
+        """Said when the times of an entry were changed, to stores with more tiers."""
+
     def resize(self, max_bytes: int) -> None:
         """A new bound, kept at once."""
         self.max_bytes = max_bytes

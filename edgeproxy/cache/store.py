@@ -20,6 +20,8 @@ from edgeproxy.http.message import Headers
 from edgeproxy.purge_log import MAX_VALUE, Purge, PurgeKind, PurgeLog
 
 HELD = 2**20  # places that say whether a URL was ever stored by anybody; URLs may share one
+LOOK_AGAIN = 0.5  # seconds until a stale entry is looked for below once more
+SAME_BIRTH = 0.1  # seconds by which the clocks may have drifted since it was written down
 
 
 class Tier(Protocol):
@@ -63,11 +65,15 @@ class Store(MemoryStore):
 
     def renewed(self, entry: Entry, headers: Headers) -> Entry:
         """What another worker stored in place of a stale entry; else the entry."""
-        if self._below is None:
+        now = self._clock()
+        if self._below is None or now < entry.looked_until:
             return entry
+        entry.looked_until = now + LOOK_AGAIN
         self.keep_up()
         other, _ = self._below.find(entry.key, headers)
-        if other is None or not self._may_use(other) or other.fresh_until <= self._clock():
+        if other is None or other.born <= entry.born + SAME_BIRTH:
+            return entry  # what was made stale in memory may look fresh below: it is the same
+        if not self._may_use(other) or other.fresh_until <= now:
             return entry
         self.below_hits += 1
         super().put(other)
@@ -95,6 +101,10 @@ class Store(MemoryStore):
 
     def purged_since(self, location: Location, position: int) -> bool:
         return self.clocks.named(location, position)
+
+    def changed(self, entry: Entry) -> None:
+        if self._below is not None and (entry.stored or entry.size > self.max_bytes):
+            self._below.put(entry)
 
     def keep_up(self) -> None:
         """Apply what was purged since. Costs one comparison when nothing was."""

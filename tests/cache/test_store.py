@@ -100,7 +100,7 @@ def entry(key: str, body: bytes = b"", *, path: str = "", tags: str = "", vary: 
     return Entry(
         key.encode(), names, variant_key(names, headers({"X": vary})),
         response(200, [(b"ETag", b'"1"')], body),
-        NOW, NOW + float(str(more.get("ttl", 60))), NOW + 90, NOW + 90,
+        float(str(more.get("born", NOW))), NOW + float(str(more.get("ttl", 60))), NOW + 90, NOW + 90,
         must_validate=False, never_stale=False, position=position, tags=frozenset(tags.encode().split()),
         location=(b"example.com", (path or f"/{key}").encode(), b""),
     )  # fmt: skip
@@ -322,12 +322,40 @@ def test_a_stale_entry_is_replaced_by_what_another_worker_refreshed(machine: Mac
     assert old is not None
     machine.now += 2
     assert second.renewed(old, NOBODY) is old, "nobody has"
-    first.put(entry("a", b"new", ttl=50))
+    first.put(entry("a", b"new", ttl=50, born=machine.now))
+    assert second.renewed(old, NOBODY) is old, "it was looked for a moment ago"
+    machine.now += 1
     assert second.renewed(old, NOBODY).response.body == b"new"
     assert body_of(second, "a") == b"new"
     machine.log.append(PurgeKind.ALL, b"")
     second.keep_up()
+    machine.now += 1
     assert second.renewed(old, NOBODY) is old, "it was purged since"
+
+
+@pytest.mark.parametrize("how", [Entry.end, Entry.expire], ids=["end", "expire"])
+def test_what_was_made_stale_in_memory_is_not_fresh_again_from_below(
+    machine: Machine, how: Callable[[Entry, float], None]
+) -> None:
+    store, other = (
+        Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier()) for _ in range(2)
+    )
+    store.put(entry("a"))
+    found, _ = store.find(b"a", NOBODY)
+    assert found is not None
+    how(found, machine.now)
+    machine.now += 1
+    assert store.renewed(found, NOBODY) is found, "the one below is the same, and looks fresh"
+    store.changed(found)
+    elsewhere, _ = other.find(b"a", NOBODY)
+    assert elsewhere is not None
+    assert elsewhere.fresh_until <= machine.now
+    assert elsewhere.must_validate is found.must_validate
+    store.put(entry("a", b"new", born=machine.now))
+    store.changed(found)
+    assert body_of(other, "a") == b"", "it holds the old one"
+    third = Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier())
+    assert body_of(third, "a") == b"new", "what was replaced meanwhile does not come back"
 
 
 def test_a_purge_is_in_force_on_what_an_earlier_start_stored(machine: Machine) -> None:
