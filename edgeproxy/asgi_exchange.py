@@ -19,6 +19,7 @@ from edgeproxy.pipeline import Visit
 if TYPE_CHECKING:
     from edgeproxy.hallway import Hallway
 
+PIECE = 256 * 1024  # bytes of a body in a file that are in memory at once
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -90,7 +91,7 @@ class AsgiExchange:
             messages, self._messages, self._held = self._messages, [], 0
             for message in messages:
                 try:
-                    await send(message)
+                    await _send(send, message)
                 except OSError:
                     return "client-gone"
             if not self.writable and self._held < PAUSE_AT:
@@ -202,6 +203,16 @@ class AsgiExchange:
         self.on_drain = self.on_gone = None
         if self.body is not None:
             self.body.detach()
+
+
+async def _send(send: Send, message: Message) -> None:
+    """Send a message; a large body in pieces: it may lie in a file, and servers want bytes."""
+    body: bytes = message.get("body", b"")
+    if len(body) > PIECE:
+        for at in range(0, len(body), PIECE):
+            await send({"type": message["type"], "body": bytes(body[at : at + PIECE]), "more_body": True})
+        message = {**message, "body": b""}
+    await send(message)
 
 
 def start_message(status: int, fields: list[Field]) -> Message:

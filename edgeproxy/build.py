@@ -19,6 +19,7 @@ from edgeproxy.clock import steady
 from edgeproxy.compress import compressing
 from edgeproxy.config import Config, GuardRule, PolicyStep, UseRule
 from edgeproxy.config import Route as RouteSection
+from edgeproxy.config_sections import MachineSection
 from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause
 from edgeproxy.errors import ConfigError
@@ -33,6 +34,7 @@ from edgeproxy.hallway import Hallway, Limits
 from edgeproxy.http.forwarding import UNTRUSTED_NAMES, TrustedProxies
 from edgeproxy.http.pages import use_page
 from edgeproxy.http.wire import render_fields
+from edgeproxy.large_files import LargeFiles
 from edgeproxy.machine_tier import MachineTier
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.cells import Slot
@@ -129,8 +131,9 @@ class Parts:
         limits = Limits(**dict(config.server.limits))
         if previous is None:
             forwarded, peers = self.trusted.forwarded_fields, self._peers(slot)
+            large = None if self.machine is None else self.machine.files
             tunnels = Tunnels(TunnelMeters(self.slot), self.sweeper)
-            fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, tunnels, peers)
+            fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, tunnels, peers, large)
             use_page(config.server.error_page)
             prefix = f"{config.edge.pop}-{slot:x}{int(shared.started_at):x}-"
             self.hall = Hallway(
@@ -312,6 +315,7 @@ class Parts:
                 store.object_size,
                 tag_fields=store.tag_fields,
                 strip_tags=store.strip_tags,
+                file_size=store.machine.files.object_size if store.machine and store.machine.files else 0,
             )
         meters = RouteMeters(self.slot, section.name, RESULTS)
         try:
@@ -518,7 +522,18 @@ def _machine_tier(config: Config, shared: Shared) -> MachineTier | None:
     section = config.cache.machine
     if shared.machine is None or section is None:
         return None
-    return MachineTier(shared.machine, section.object_size)
+    return MachineTier(shared.machine, section.object_size, _large_files(section))
+
+
+def _large_files(section: MachineSection) -> LargeFiles | None:
+    files = section.files
+    if files is None:
+        return None
+    try:
+        return LargeFiles(Path(section.path, "files"), files.max_bytes, files.object_size, steady)
+    except OSError as error:
+        logger.warning("answers above cache.object_size are not kept: %s", error)
+        return None
 
 
 def _imported(rule: UseRule) -> Policy:

@@ -156,6 +156,21 @@ class Admin(Model):
     listener is not on loopback."""
 
 
+class FilesSection(Model):
+    """Bodies too large for memory, in files of their own in the folder of the machine tier."""
+
+    max_bytes: Annotated[Size, Field(ge=2**20)] = 10 * 2**30
+    """Bytes of all of them; what nobody asked for longest goes first."""
+    object_size: Annotated[Size, Field(gt=0)] = 2**30
+    """The largest body that is kept; the origin has to say how long it is."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> FilesSection:
+        if self.object_size > self.max_bytes:
+            raise ValueError("object_size is above max_bytes, so the largest bodies could never be stored")
+        return self
+
+
 class MachineSection(Model):
     """A tier below memory that all workers share and that outlives them: one file, never synced."""
 
@@ -165,6 +180,8 @@ class MachineSection(Model):
     """Bytes of the file; what nobody asks for goes first."""
     object_size: Annotated[Size, Field(gt=0)] = 256 * 2**10
     """The largest answer that is kept there, head and bookkeeping included."""
+    files: FilesSection | None = None
+    """Keep bodies above `cache.object_size` too; default: they are passed on and not kept."""
 
     @model_validator(mode="after")
     def _fits(self) -> MachineSection:

@@ -34,6 +34,7 @@ from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field, Request
 from edgeproxy.job import Job, refuse, relay, serve
+from edgeproxy.large_files import LargeFiles
 from edgeproxy.mirror import Mirror
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
@@ -63,14 +64,17 @@ class Fetcher:
         meters: Mapping[str, OriginMeters],
         tunnels: Tunnels,
         peers: Peers | None = None,
+        large: LargeFiles | None = None,
     ) -> None:
         """`forwarded` gives the fields that tell an origin who asked; `meters` count per origin; `peers` are
-        the other workers of this machine, when there are any."""
+        the other workers of this machine, when there are any; `large` is where bodies go that memory is too
+        small for."""
         self.adopt(upstreams, forwarded, meters)
         self.tunnels = tunnels
         self.flights: Flights[Job] = Flights()
         self.uses = Uses()
         self.mirror = Mirror()
+        self.large = large
         self.peers = peers
         self.clock = clock
         self._tasks: set[asyncio.Task[None]] = set()  # strong references; each opens one connection

@@ -16,6 +16,7 @@ from edgeproxy.cache.machine import KINDS, PAUSES, DamagedError, MachineStore
 from edgeproxy.cache.outbox import Outbox
 from edgeproxy.clock import steady, wall
 from edgeproxy.http.message import Headers
+from edgeproxy.large_files import LargeFiles
 from edgeproxy.machine_home import MachineHome
 from edgeproxy.observe.cells import Slot
 
@@ -30,7 +31,8 @@ _PART = 64
 class MachineTier:
     """The `Tier` below a worker's memory. Open it after the fork; `run` writes what was put."""
 
-    def __init__(self, home: MachineHome, object_size: int) -> None:
+    def __init__(self, home: MachineHome, object_size: int, files: LargeFiles | None = None) -> None:
+        self.files = files
         self.outbox = Outbox()
         self._home, self._object_size = home, object_size
         self._batch = min(BATCH, home.size // _PART)
@@ -83,6 +85,8 @@ class MachineTier:
 
     def close(self) -> None:
         """Write what waits, and let go. The event loop has nothing more to do."""
+        if self.files is not None:
+            self.files.close()
         self._thread.shutdown(wait=True)
         store, self._store = self._store, None
         if store is not None:
@@ -92,6 +96,8 @@ class MachineTier:
 
     def publish(self, slot: Slot) -> None:
         """Figures for the metrics."""
+        if self.files is not None:
+            self.files.publish(slot)
         store = self._store
         values, column, gauge = slot.values, slot.column, slot.gauge
         for kind in KINDS:
@@ -118,7 +124,15 @@ class MachineTier:
         self._number = home.number
         try:
             store = MachineStore(
-                str(home.objects), home.era, home.size, self._object_size, home.asked, steady, wall, _failed
+                str(home.objects),
+                home.era,
+                home.size,
+                self._object_size,
+                home.asked,
+                steady,
+                wall,
+                _failed,
+                None if self.files is None else self.files.open,
             )
         except DamagedError as error:
             self._could_not("damaged", error)

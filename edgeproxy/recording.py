@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from edgeproxy.cache.admission import Uses
+from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Body, Flight
 from edgeproxy.cache.rule import CacheRule
@@ -14,6 +15,7 @@ from edgeproxy.compress import PressedBody
 from edgeproxy.errors import OriginError
 from edgeproxy.http.message import Field
 from edgeproxy.job import Job, fields_for_client, serve
+from edgeproxy.large_files import LargeFiles
 from edgeproxy.peers import POSITION
 from edgeproxy.trip import Trip
 
@@ -22,6 +24,7 @@ class Recorder(Protocol):
     """What a recording asks of the fetcher."""
 
     uses: Uses
+    large: LargeFiles | None
     clock: Callable[[], float]
 
     def alone(self, job: Job) -> None: ...
@@ -45,6 +48,10 @@ class Recording:
         self._body = Body(settled.object_size, connection.pause, connection.resume, self._deserted)
         self._rule = rule
         job = trip.job
+        large = fetcher.large
+        size = settled.file_size if settled.file_size == trip.length else 0  # not one that is compressed
+        if size and large is not None and large.takes(size):
+            self._body.spool = large.spool(size)
         if rule.min_uses > 1 and job.fetch.entry is None:
             self._body.kept = fetcher.uses.reaches(settled.key, rule.min_uses)
 
@@ -68,6 +75,9 @@ class Recording:
         if not settled.suits(job.visit.request):
             self._fetcher.alone(job)
             return
+        if job.ranged and settled.file_size:
+            self._fetcher.alone(job)  # the whole takes too long to wait for
+            return
         if job.ranged:
             self._flight.partial.append(job)
             return
@@ -76,7 +86,7 @@ class Recording:
             job.visit.edge.ident,
             job.fetch.cause,
             trip.status,
-            stored=self._body.kept,
+            stored=self._body.kept and (not settled.file_size or self._body.spool is not None),
             collapsed=not leads,
             ttl=settled.ttl,
         )
@@ -102,7 +112,12 @@ class Recording:
     def _done(self, error: OriginError | None) -> None:
         trip = self._trip
         entry = None
-        if error is None and self._body.recording:
+        spool = self._body.spool
+        if spool is not None and error is None:
+            spool.finish(self._keep)
+        elif spool is not None:
+            spool.drop()
+        elif error is None and self._body.recording:
             entry = build_entry(self._settled, self._body.content(), trip.position)
             if self._body.kept:
                 trip.job.visit.edge.store.put(entry)
@@ -120,6 +135,12 @@ class Recording:
         self._fetcher.landed(self._flight, None)
         for job in self._flight.partial:
             self._fetcher.alone(job)
+
+    def _keep(self, file: BodyFile | None) -> None:
+        """All of a large body is in its file."""
+        if file is not None and self._body.kept:
+            entry = build_entry(self._settled, file.body, self._trip.position, file)
+            self._trip.job.visit.edge.store.put(entry)
 
     def _serve_part(self, job: Job, entry: Entry | None) -> None:
         """The whole is here, or will not be: a client that wants a part of it gets that, or asks itself."""

@@ -10,8 +10,10 @@ Rule 2: times are written by the wall clock, because the steady one begins anew 
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from zlib import crc32
 
+from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.cache.entry import Entry
 from edgeproxy.http.message import Field, Response
 
@@ -21,13 +23,15 @@ _FIXED = struct.Struct("<QddddHBIIIIIIIII")  # position, times, status, flags, t
 _CRC_AT = len(MAGIC)
 _FIXED_AT = _CRC_AT + _CRC.size
 _PARTS_AT = _FIXED_AT + _FIXED.size
-_MUST_VALIDATE, _NEVER_STALE = 1, 2
+_MUST_VALIDATE, _NEVER_STALE, _IN_FILE = 1, 2, 4
+Opener = Callable[[str, int], BodyFile | None]
+"""(name, size) -> the body that lies in a file, None when it is gone."""
 _BETWEEN = b"\n"  # in neither field names nor tags: they come from field lines
 
 
 def encode(entry: Entry, ahead: float) -> bytes:
     """The record of an entry. `ahead`: by how many seconds the wall clock is ahead of the steady one."""
-    response = entry.response
+    response, file = entry.response, entry.file
     host, path, query = entry.location
     parts = (
         entry.key,
@@ -38,7 +42,7 @@ def encode(entry: Entry, ahead: float) -> bytes:
         path,
         query,
         _BETWEEN.join(entry.tags),
-        response.body,
+        response.body if file is None else b"%d %b" % (file.size, file.name.encode()),
     )
     fixed = _FIXED.pack(
         entry.position,
@@ -47,15 +51,18 @@ def encode(entry: Entry, ahead: float) -> bytes:
         entry.stale_until + ahead,
         entry.error_until + ahead,
         response.status,
-        entry.must_validate * _MUST_VALIDATE | entry.never_stale * _NEVER_STALE,
+        entry.must_validate * _MUST_VALIDATE
+        | entry.never_stale * _NEVER_STALE
+        | (file is not None) * _IN_FILE,
         *map(len, parts),
     )
     content = fixed + b"".join(parts)
     return MAGIC + _CRC.pack(crc32(content)) + content
 
 
-def decode(record: bytes | memoryview, ahead: float) -> Entry | None:
-    """The entry of a record, its times by this process's steady clock; None when it is not sound."""
+def decode(record: bytes | memoryview, ahead: float, opener: Opener | None = None) -> Entry | None:
+    """The entry of a record, its times by this process's steady clock; None when it is not sound, or the file
+    of its body is gone."""
     if len(record) < _PARTS_AT or record[:_CRC_AT] != MAGIC:
         return None
     if _CRC.unpack_from(record, _CRC_AT)[0] != crc32(record[_FIXED_AT:]):
@@ -69,6 +76,13 @@ def decode(record: bytes | memoryview, ahead: float) -> Entry | None:
         parts.append(bytes(record[at : at + length]))
         at += length
     key, names, variant, head, host, path, query, tags, body = parts
+    file = None
+    if flags & _IN_FILE:
+        size, _, name = body.partition(b" ")
+        file = opener(name.decode(), int(size)) if opener is not None else None
+        if file is None:
+            return None
+        body = file.body
     return Entry(
         key,
         tuple(names.split(_BETWEEN)) if names else (),
@@ -83,6 +97,7 @@ def decode(record: bytes | memoryview, ahead: float) -> Entry | None:
         location=(host, path, query),
         position=position,
         tags=frozenset(tags.split(_BETWEEN)) if tags else frozenset(),
+        file=file,
     )
 
 

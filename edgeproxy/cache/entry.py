@@ -9,6 +9,7 @@ from __future__ import annotations
 from sys import getsizeof
 from typing import TYPE_CHECKING
 
+from edgeproxy.cache.body_file import WEIGHT, BodyFile
 from edgeproxy.cache.compact import compact, weigh
 from edgeproxy.decision import Cause, Serve, Stamp
 from edgeproxy.http.message import Field, Response
@@ -36,6 +37,7 @@ class Entry:
         "error_until",
         "etag",
         "failures",
+        "file",
         "fresh_until",
         "key",
         "last_modified",
@@ -73,6 +75,7 @@ class Entry:
         location: Location,
         position: int,
         tags: frozenset[bytes] = frozenset(),
+        file: BodyFile | None = None,
     ) -> None:
         self.key = key
         self.names = names  # lower-case field names of its Vary
@@ -86,6 +89,7 @@ class Entry:
         self.never_stale = never_stale  # `must-revalidate` and its like (RFC 9111 §4.2.4)
         self.location = location  # host, path and query: what a purge by URL names
         self.tags = tags
+        self.file = file  # where its body lies, when that is not in memory
         self.position = position  # of the purge log when its fetch began
         self.visited = False  # SIEVE's bit, and its queue's links; the store owns them
         self.older: Entry | None = None
@@ -97,8 +101,11 @@ class Entry:
         index = {name.lower(): value for name, value in self.response.fields}
         self.etag = index.get(b"etag")
         self.last_modified = index.get(b"last-modified")
-        texts = (response.body, key, location[1], location[2], variant, *names, *tags)
+        body = b"" if file is not None else response.body
+        texts = (body, key, location[1], location[2], variant, *names, *tags)
         self.size = OVERHEAD + weight + sum([weigh(text) for text in texts if text])
+        if file is not None:
+            self.size += WEIGHT
         if tags:
             self.size += getsizeof(tags) - _SMALL_SET + TAG_OVERHEAD * len(tags)
         self._hit: Serve | None = None
@@ -137,6 +144,8 @@ class Entry:
         second = int(now)
         if hit is None or hit.stamp.at != second:
             status = b"%b; hit; ttl=%d" % (rule.ident, int(self.fresh_until - now))
+            if self.file is not None:
+                self.file.used(now)
             word = b"" if not rule.x_cache else b"HIT" if now < self.fresh_until else b"STALE"
             hit = Serve(self.response, Cause.HIT, make_stamp(second, self.age(now), status, word))
             if self._hit is None and self.stored:

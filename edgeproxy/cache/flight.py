@@ -8,13 +8,22 @@ tells a flight what arrived, a flight tells doors what to write.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
+from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.door import Door
 
 J = TypeVar("J")
 
 AHEAD = 256 * 1024  # bytes held for the slowest reader once the body is no longer recorded
+
+
+class Spool(Protocol):
+    """A file that a body is written to. `add` never waits."""
+
+    def add(self, data: bytes) -> None: ...
+    def finish(self, done: Callable[[BodyFile | None], None]) -> None: ...
+    def drop(self) -> None: ...
 
 
 class Reader:
@@ -67,6 +76,7 @@ class Body:
         "readers",
         "recording",
         "size",
+        "spool",
     )
 
     def __init__(
@@ -88,6 +98,7 @@ class Body:
         self.readers: list[Reader] = []
         self._pause, self._resume, self._throttled = pause, resume, False
         self._stop = stop
+        self.spool: Spool | None = None  # where all of it goes when it is too large for memory
         self._waiting = False  # nothing of it came with the head
 
     def read_by(self, door: Door) -> None:
@@ -109,6 +120,8 @@ class Body:
         """Bytes from the origin."""
         self.size += len(data)
         self.chunks.append(data)
+        if self.spool is not None:
+            self.spool.add(data)
         if self.size > self.cap:
             self.recording = False
         for reader in tuple(self.readers):
@@ -130,7 +143,7 @@ class Body:
         if self.recording:
             return
         self.readers = [reader for reader in self.readers if not reader.door.gone]
-        if not self.readers and not self.ended and self._stop is not None:
+        if not self.readers and not self.ended and self._stop is not None and self.spool is None:
             self.ended = self.broken = True
             self.chunks.clear()
             self._stop()

@@ -21,6 +21,7 @@ from typing import Any
 
 import lmdb
 
+from edgeproxy.cache.codec import Opener
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.machine_objects import DROPPED, Objects
 from edgeproxy.cache.machine_rows import FORMAT, PAGE, bytes_of_file
@@ -62,8 +63,10 @@ class MachineStore:
         clock: Clock,
         wall: Clock,
         failed: Callable[[str, str], None],
+        opener: Opener | None = None,
     ) -> None:
-        """`era` names the purges that the entries know of: a file of another era is not used."""
+        """`era` names the purges that the entries know of: a file of another era is not used. `opener` finds
+        bodies that lie in files of their own."""
         self.object_size = object_size
         self.failures: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.damaged = False
@@ -83,7 +86,7 @@ class MachineStore:
         try:
             trees = self._env.open_db(b"objects"), self._env.open_db(b"index")
             self._claim(FORMAT + b" " + era, trees[0])
-            self._objects = Objects(*trees, size, int(self._env.stat()["psize"]), asked)
+            self._objects = Objects(*trees, size, int(self._env.stat()["psize"]), asked, opener)
             self._env.reader_check()
         except Exception as error:
             self._env.close()

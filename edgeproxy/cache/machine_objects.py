@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgeproxy.cache.codec import decode, encode
+from edgeproxy.cache.codec import Opener, decode, encode
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant_key
 from edgeproxy.cache.machine_rows import (
@@ -38,8 +38,12 @@ class Objects:
     """Both trees of the file. Transactions are the caller's; `ahead` is by how much the wall clock is
     ahead of the steady one."""
 
-    def __init__(self, objects: Any, index: Any, size: int, page: int, asked: memoryview) -> None:
-        """`objects` and `index` are LMDB's handles; `asked` is shared, HAND + ASKED bytes."""
+    def __init__(
+        self, objects: Any, index: Any, size: int, page: int, asked: memoryview, opener: Opener | None
+    ) -> None:
+        """`objects` and `index` are LMDB's handles; `asked` is shared, HAND + ASKED bytes; `opener` finds
+        bodies that lie in files of their own."""
+        self._opener = opener
         self.evictions = 0
         self._objects, self._index = objects, index
         self.page = page
@@ -58,7 +62,7 @@ class Objects:
             return None, True
         (number,) = NUMBER.unpack(packed)
         record = self._record(txn, number)
-        entry = None if record is None else decode(record, ahead)
+        entry = None if record is None else decode(record, ahead, self._opener)
         if entry is None or entry.key != key:
             return None, len(rows) > 1
         self._asked[number % ASKED] = 1

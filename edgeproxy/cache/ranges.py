@@ -45,6 +45,8 @@ def partial(request: Request, entry: Entry) -> Response | None:
         start, end = parts[0]
         fields.append((b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, size)))
         return response(206, fields, whole.body[start:end])
+    if entry.file is not None:
+        return None  # the parts would have to be put together in memory
     return _multipart(fields, parts, whole.body, entry.key)
 
 

@@ -151,6 +151,7 @@ class CacheRule:
     deny_prefixes: tuple[bytes, ...]
     request_directives: bool
     object_size: int
+    file_size: int  # bytes of a body that may go to a file of its own; 0 for none
     strip_cookies: bool
     fill_ranges: bool
     freshness: dict[str, Freshness]
@@ -174,8 +175,9 @@ def compile_rule(
     *,
     tag_fields: Iterable[str] = TAG_FIELDS,
     strip_tags: bool = False,
+    file_size: int = 0,
 ) -> CacheRule:
-    """The rule of a section; `largest` bytes is what the store takes at most."""
+    """The rule of a section; `largest` bytes is what memory takes at most, `file_size` what files do."""
     query = section.query
     named = [one.partition(":") for one in section.vary_on]
     headers = tuple(name.lower().encode() for kind, _, name in named if kind == "header")
@@ -208,6 +210,7 @@ def compile_rule(
         deny_prefixes=tuple(name[:-1].encode() for name in query.deny if name.endswith("*")),
         request_directives=section.request_directives,
         object_size=min(section.object_size, largest),
+        file_size=file_size if section.object_size >= largest else 0,
         strip_cookies=section.set_cookie == "strip",
         fill_ranges=section.ranges == "fill",
         freshness=dict(section.freshness),

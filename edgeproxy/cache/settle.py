@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.cache.conditional import answer, freshened_fields, validates
 from edgeproxy.cache.entry import Entry, Location, make_stamp
 from edgeproxy.cache.key import variant_key
@@ -33,6 +34,7 @@ class Store:
     ttl: int
     object_size: int
     tags: frozenset[bytes]
+    file_size: int = 0  # bytes of a body that only fits into a file; 0 for others
 
     def shared_fields(self, now: float) -> list[Field]:
         """The fields for a client that did not ask for this itself, Age included."""
@@ -101,7 +103,9 @@ def settle(
     if isinstance(verdict, str):
         return Pass(verdict)
     length = headers.get(b"content-length")
-    if length is not None and length.isdigit() and int(length) > rule.object_size:
+    size = int(length) if length is not None and length.isdigit() else 0
+    large = size > rule.object_size
+    if size > max(rule.object_size, rule.file_size):
         return Pass("too-large")
     tags = response_tags(request, headers, rule.tag_fields)
     if tags is None:
@@ -116,6 +120,7 @@ def settle(
         int(verdict.fresh_until - responded_at),
         rule.object_size,
         tags,
+        size if large else 0,
     )
 
 
@@ -151,8 +156,8 @@ def on_failure(entry: Entry, now: float) -> bool:
     return now < entry.fresh_until or (now < entry.error_until and not entry.never_stale)
 
 
-def build_entry(settled: Store, body: bytes, position: int) -> Entry:
-    """The entry of a response that arrived whole."""
+def build_entry(settled: Store, body: bytes, position: int, file: BodyFile | None = None) -> Entry:
+    """The entry of a response that arrived whole; `file` is where its body lies, when not in memory."""
     return _entry(
         settled.key,
         settled.location,
@@ -163,6 +168,7 @@ def build_entry(settled: Store, body: bytes, position: int) -> Entry:
         settled.assessment,
         position,
         settled.tags,
+        file,
     )
 
 
@@ -202,6 +208,7 @@ def freshen(
         verdict,
         entry.position,
         entry.tags,
+        entry.file,
     )
 
 
@@ -215,6 +222,7 @@ def _entry(
     times: Assessment,
     position: int,
     tags: frozenset[bytes],
+    file: BodyFile | None,
 ) -> Entry:
     if not any(name.lower() == b"date" for name, _ in fields):
         fields = (*fields, (b"Date", format_date(times.born)))
@@ -232,6 +240,7 @@ def _entry(
         location=location,
         position=position,
         tags=tags,
+        file=file,
     )
 
 

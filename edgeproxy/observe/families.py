@@ -144,6 +144,11 @@ FAMILIES: dict[str, Family] = {
     ),
     # The machine tier
     "edgeproxy_cache_machine_hits_total": _counter("Answers taken from the machine tier into memory."),
+    "edgeproxy_cache_files_total": _counter(
+        "Bodies for files of their own, by what became of them.", "result"
+    ),
+    "edgeproxy_cache_files_evictions_total": _counter("Such files removed to make room."),
+    "edgeproxy_cache_files_bytes": _max("Bytes of all such files."),
     "edgeproxy_cache_machine_entries": _max("Keys under which the machine tier holds answers."),
     "edgeproxy_cache_machine_bytes": _max("Bytes of the machine tier's file in use."),
     "edgeproxy_cache_machine_paused": _sum("Processes that leave the machine tier alone for now."),

@@ -42,6 +42,7 @@ class EdgeProtocol(RequestReader):
         self.exchange: Exchange | None = None  # whose answer is under way
         self.waiting: deque[Exchange] = deque()
         self.served = 0
+        self.unsent = 0  # bytes that the client had not taken when its deadline was set
 
     # --- connection
 
@@ -342,10 +343,14 @@ class EdgeProtocol(RequestReader):
 
     def on_deadline(self) -> None:
         """The sweeper found `deadline` in the past."""
-        if self.draining or self.closing or not (self.in_head or self.receiving or self.proxied):
+        if self.flow.write_paused:
+            left = self.transport.get_write_buffer_size()
+            if left < self.unsent:  # slow, but reading
+                self.unsent, self.deadline = left, steady() + self.limits.send_gap
+            else:
+                self.transport.abort()
+        elif self.draining or self.closing or not (self.in_head or self.receiving or self.proxied):
             self.transport.close()
-        elif self.flow.write_paused:
-            self.transport.abort()
         else:
             self._reject(RequestError(408, "timeout", "The request did not arrive in time."))
 
@@ -353,6 +358,7 @@ class EdgeProtocol(RequestReader):
         super().pause_writing()
         self.flow.pause_reading()
         self.deadline = steady() + self.limits.send_gap
+        self.unsent = self.transport.get_write_buffer_size()
         if self.exchange is not None:
             self.exchange.writable = False
 
