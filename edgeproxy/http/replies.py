@@ -53,7 +53,7 @@ def render_problem(
 @lru_cache(maxsize=512)
 def _mould(status: int, kind: str, detail: str, page: str | None) -> tuple[Field, bytes, bytes]:
     """Content type and body around the request's id. Who floods us with what is refused must not make
-    us write the same text again and again: it took five times as long as the rest of a refusal."""
+    us write the same text again and again: that was most of what a refusal took."""
     title = HTTPStatus(status).phrase
     if page is not None:
         content_type = b"text/html; charset=utf-8"
