@@ -17,7 +17,6 @@ from urllib.parse import quote
 
 from edgeproxy.asgi_exchange import AsgiExchange, Receive, Send, start_message
 from edgeproxy.clock import steady, wall
-from edgeproxy.decision import Serve, ServeStale
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import check_connection, check_framing
 from edgeproxy.http.message import Field, Headers, Request, index_fields
@@ -108,13 +107,8 @@ async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> 
     if body is not None and (length or 0) > limit:
         error = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
         exchange.serve(hall.problem(request, ctx, error))
-    elif isinstance(decision, Serve):
-        exchange.serve(decision)
-    elif isinstance(decision, ServeStale):
-        hall.refresh(visit, ctx, decision.refresh)
-        exchange.serve(decision.serve)
     else:
-        hall.fetch(visit, ctx, decision, exchange)
+        hall.act(visit, ctx, decision, exchange)
     await exchange.run(receive, send)
 
 

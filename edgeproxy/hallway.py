@@ -131,6 +131,16 @@ class Hallway:
         answer = problem(request, ctx, error.status, error.reason, error.detail)
         return Serve(answer, Cause.REFUSED, policy="door", reason=error.reason)
 
+    def act(self, visit: Visit, ctx: Context, decision: Decision, door: Door) -> None:
+        """Do what was decided, through `door`."""
+        if isinstance(decision, Serve):
+            door.serve(decision)
+        elif isinstance(decision, ServeStale):
+            self.refresh(visit, ctx, decision.refresh)
+            door.serve(decision.serve)
+        else:
+            self.fetch(visit, ctx, decision, door)
+
     def fetch(self, visit: Visit, ctx: Context, fetch: Fetch | Delay, door: Door) -> None:
         """Answer through `door` from the origin, or when it is the request's turn."""
         if isinstance(fetch, Delay):
@@ -172,13 +182,7 @@ class Hallway:
             decision = decide(visit, ctx, resumed=delay)
         except Exception:
             decision = self._failed(visit, ctx)
-        if isinstance(decision, Serve):
-            door.serve(decision)
-        elif isinstance(decision, ServeStale):
-            self.refresh(visit, ctx, decision.refresh)
-            door.serve(decision.serve)
-        else:
-            self.fetch(visit, ctx, decision, door)
+        self.act(visit, ctx, decision, door)
 
     def _failed(self, visit: Visit, ctx: Context) -> Serve:
         logger.exception("deciding on a request failed; request_id=%s", ctx.request_id)

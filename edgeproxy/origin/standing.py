@@ -202,10 +202,7 @@ class Roster:
         server = self.servers[index]
         server.marked = True
         server.truncated += 1
-        rule = self._ejection
-        if rule is not None and (server.probation or 0 < rule.failures <= server.truncated):
-            return self._eject(server, rule, "failures", now)
-        return ""
+        return self._count(server, server.truncated, now)
 
     def completed(self, index: int) -> None:
         """An answer came to its end."""
@@ -219,8 +216,11 @@ class Roster:
         server = self.servers[index]
         server.marked = True
         server.failures += 1
+        return self._count(server, server.failures, now)
+
+    def _count(self, server: Standing, failures: int, now: float) -> str:
         rule = self._ejection
-        if rule is not None and (server.probation or 0 < rule.failures <= server.failures):
+        if rule is not None and (server.probation or 0 < rule.failures <= failures):
             return self._eject(server, rule, "failures", now)
         return ""
 

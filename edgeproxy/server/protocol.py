@@ -202,13 +202,7 @@ class EdgeProtocol(RequestReader):
             exchange.ctx = ctx
             if exchange.body is not None and not self._admit_body(exchange, exchange.body):
                 continue
-            if isinstance(decision, Serve):
-                exchange.serve(decision)
-            elif isinstance(decision, ServeStale):
-                hall.refresh(visit, ctx, decision.refresh)
-                exchange.serve(decision.serve)
-            else:
-                hall.fetch(visit, ctx, decision, exchange)
+            hall.act(visit, ctx, decision, exchange)
         if not self.waiting and self.exchange is None and not self.closing:
             self.flow.resume_reading()
 
