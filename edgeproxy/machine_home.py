@@ -206,7 +206,8 @@ class MachineHome:
         if not self._journal_number or reason == "purges":
             self._era[:] = secrets.token_bytes(purge_journal.ERA)
             self._rewrite_journal()
-        self._cells[_OBJECTS] = max(old, default=0) + 1
+        # also above one whose file nobody has made yet: a number must not come again (rule 1)
+        self._cells[_OBJECTS] = max(self.number, *old, 0) + 1
         for number in old:
             _remove(self.folder / f"objects.{number}")
             _remove(self.folder / f"objects.{number}-lock")

@@ -216,6 +216,19 @@ def test_a_condemned_file_is_made_anew_once(folder: Path) -> None:
     assert holds(start(folder), "b")
 
 
+def test_a_number_does_not_come_again_though_nobody_made_its_file(folder: Path) -> None:
+    """A worker that still holds the first file must see that it is not the one in use."""
+    home = start(folder)
+    fill(home, "a")
+    seen = [home.number]
+    for _ in range(3):
+        home.condemn("crash", home.number)
+        home.tend()
+        seen.append(home.number)
+    assert seen == sorted(set(seen))
+    home.close()
+
+
 def test_one_edge_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine_home, "PATIENCE", 0.0)
     home = start(folder)
