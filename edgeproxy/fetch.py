@@ -21,18 +21,16 @@ from edgeproxy.cache.settle import (
     Revalidated,
     Store,
     UseStale,
-    head_update,
-    invalidation_targets,
     on_failure,
     serve_entry,
     settle,
+    tells_all,
 )
-from edgeproxy.cache.tags import invalidated_groups
 from edgeproxy.compress import prepare
 from edgeproxy.context import Clock
 from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, Retry, origin_error
-from edgeproxy.http.message import Field, Request
+from edgeproxy.http.message import SAFE, Field, Request
 from edgeproxy.job import Job, refuse, relay, serve
 from edgeproxy.large_files import LargeFiles
 from edgeproxy.mirror import Mirror
@@ -43,12 +41,12 @@ from edgeproxy.origin.upstream import Upstream
 from edgeproxy.peers import Peers, said_by
 from edgeproxy.recording import Recording
 from edgeproxy.routes import TunnelRule
+from edgeproxy.side_effects import invalidate, update_by_head
 from edgeproxy.trip import Trip
 from edgeproxy.tunnel import Tunnels
 
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
-SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"})  # invalidate nothing
 GONE = (404, 410)  # such an answer says that what is stored is out of date, other errors do not
 REFRESH_CAP = 1000  # refreshes behind clients' backs at once; beyond it stale answers stay stale
 
@@ -166,8 +164,8 @@ class Fetcher:
         if flight.refreshes:
             self.refreshing -= 1
         if self.peers is not None:
-            shared = entry is not None and not entry.must_validate
-            self.peers.landed(flight.key, self.clock(), entry.fresh_until if entry and shared else 0.0)
+            fresh_until = 0.0 if entry is None or entry.must_validate else entry.fresh_until
+            self.peers.landed(flight.key, self.clock(), fresh_until)
 
     def _trip(self, job: Job) -> Trip:
         name = job.ctx.origin or ""
@@ -223,7 +221,7 @@ class Fetcher:
         job = trip.job
         request, rule = job.visit.request, job.visit.route.rule
         if request.method not in SAFE:
-            self._invalidate(trip)
+            invalidate(trip)
         if rule is None:
             if job.visit.route.compression is not None:
                 trip.press = prepare(trip)
@@ -245,7 +243,7 @@ class Fetcher:
         if job.visit.route.compression is not None:
             trip.press = prepare(trip)
         if request.method == b"HEAD":
-            self._update(trip, rule, now)
+            update_by_head(trip, rule, now)
         settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
         if isinstance(settled, Store):
             Recording(self, trip, rule, settled, flight or Flight[Job].of(job.fetch.key or b"", job)).begin()
@@ -339,41 +337,19 @@ class Fetcher:
             entry.rest(now)
         else:  # what follows a 304 is nobody's; it is read to its end
             job.visit.edge.store.renew(entry, trip.position)
+        shared = not stale and tells_all(rule, entry, trip.headers)
         if flight is not None:
-            self.landed(flight, None if stale else entry)
+            self.landed(flight, entry if shared else None)
         cause = Cause.STALE_ERROR if stale else job.fetch.cause
         for other in flight.jobs if flight is not None else [job]:
             if not other.waits:
                 continue
             if other.peer is None:
                 serve(other, serve_entry(rule, other.visit.request, entry, cause, trip.status, now))
-            elif stale:
-                other.peer.alone()
-            else:
+            elif shared:
                 other.peer.hand(entry, now)
-
-    def _update(self, trip: Trip, rule: CacheRule, now: float) -> None:
-        """What an answer to HEAD means for the stored response to GET (RFC 9111 §4.3.5)."""
-        job = trip.job
-        store, request = job.visit.edge.store, job.visit.request
-        entry, _ = store.find(job.visit.key(rule, job.ctx), request.headers)
-        if entry is None or trip.status not in (200, 410):
-            return
-        update = head_update(rule, request, entry, trip.status, trip.headers, job.ctx.now, now)
-        if update is None:
-            entry.expire(now)
-            store.changed(entry)
-        else:
-            store.renew(update, trip.position)
-
-    def _invalidate(self, trip: Trip) -> None:
-        """What an answer to an unsafe request makes doubtful (RFC 9111 §4.4), cached route or not."""
-        visit = trip.job.visit
-        store, request = visit.edge.store, visit.request
-        for target in invalidation_targets(request, trip.status, trip.headers):
-            store.invalidate(target)
-        for group in invalidated_groups(request, trip.status, trip.headers):
-            store.invalidate_group(group)
+            else:
+                other.peer.alone()
 
     def _again(self, trip: Trip, flight: Flight[Job] | None) -> None:
         """Ask once more, without the condition that was answered for something else."""

@@ -10,7 +10,7 @@ from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Body, Flight
 from edgeproxy.cache.rule import CacheRule
-from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry
+from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry, tells_all
 from edgeproxy.compress import PressedBody
 from edgeproxy.errors import OriginError
 from edgeproxy.http.message import Field
@@ -123,8 +123,7 @@ class Recording:
                 trip.job.visit.edge.store.put(entry)
         if error is not None:
             trip.report.error = error.error
-        # what is said to caches only is not stored with it: others could not read it from there
-        shared = self._body.kept and self._rule.hidden.isdisjoint(trip.headers.index)
+        shared = entry is not None and self._body.kept and tells_all(self._rule, entry, trip.headers)
         self._fetcher.landed(self._flight, entry if shared else None)
         for job in self._flight.partial:
             self._serve_part(job, entry)

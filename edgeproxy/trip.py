@@ -10,17 +10,16 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeproxy.cache.key import normalised_query, only_keyed, without_parameters
-from edgeproxy.door import Door, Report, RequestBody
+from edgeproxy.door import Door, Report
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.expect import Expecting
-from edgeproxy.http.message import Field, Headers
+from edgeproxy.http.message import IDEMPOTENT, Field, Headers
 from edgeproxy.http.websocket import grants_websocket
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
-from edgeproxy.origin.request import FILLING, interim_fields, request_head, trailer_fields, wants_trailers
+from edgeproxy.origin.request import interim_fields, trailer_fields, wants_trailers
 from edgeproxy.origin.upstream import Upstream
-from edgeproxy.peers import FLIGHT
+from edgeproxy.outgoing import head_of, stream
 
 if TYPE_CHECKING:
     import asyncio
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
     from edgeproxy.compress import Press
     from edgeproxy.job import Job
 
-NOTHING: frozenset[bytes] = frozenset()
 NO_FIELDS: list[Field] = []
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"PUT", b"DELETE", b"QUERY"})
 TRIES = 3
 
 
@@ -148,7 +145,7 @@ class Trip:
         self.report.server = connection.server.label
         expects = body is not None and body.wanted is not None and not self._insists
         try:
-            head = self._head(connection, body, expects=expects)
+            head = head_of(job, connection.server.host, self._sender.forwarded, self.flight, expects=expects)
         except OriginError as error:
             connection.close_idle()
             self._broke(error, reused=False)
@@ -159,39 +156,9 @@ class Trip:
         if job.visit.route.websocket is not None:
             connection.on_switch = self._on_switch
         if body is not None and expects:
-            self._expecting = Expecting(partial(_stream, body, connection))
+            self._expecting = Expecting(partial(stream, body, connection))
         elif body is not None:
-            _stream(body, connection)
-
-    def _head(self, connection: OriginConnection, body: RequestBody | None, *, expects: bool) -> bytes:
-        job = self.job
-        visit, ctx, fetch = job.visit, job.ctx, job.fetch
-        plain = body is None and not ctx.to_origin and fetch.entry is None and visit.plain and not self.flight
-        if plain and visit.sent is not None and visit.sent[0] == connection.server.host:
-            return visit.sent[1]
-        request, rule = visit.request, visit.route.rule
-        extra = self._sender.forwarded(request, visit.client)
-        if rule is not None and rule.told is not None and fetch.key is not None and not self.flight:
-            request, plain = only_keyed(rule, request), False
-        if self.flight:  # it shall have the whole, whatever we hold
-            extra.append((FLIGHT, self.flight))
-        elif fetch.entry is not None:
-            extra += fetch.entry.validators
-        head = request_head(
-            request,
-            _target(job),
-            visit.route.forwarding,
-            host=connection.server.host,
-            length=0 if body is None else body.length,
-            edits=ctx.to_origin,
-            drop=FILLING if fetch.key is not None else NOTHING,
-            extra=extra,
-            expect_continue=expects,
-            websocket=visit.route.websocket is not None,
-        )
-        if plain:
-            visit.sent = (connection.server.host, head)
-        return head
+            stream(body, connection)
 
     def _broke(self, error: OriginError, *, reused: bool) -> None:
         """No head came. Again only where RFC 9110 §9.2.2 and the body allow."""
@@ -386,31 +353,3 @@ class Trip:
             target.end(broken=error is not None)
         if self.on_done is not None:
             self.on_done(error)
-
-
-def _target(job: Job) -> bytes:
-    """Path and query as the origin sees them: what the key leaves out is not sent either (A48)."""
-    request, route = job.visit.request, job.visit.route
-    query = request.query
-    if query:
-        if route.rule is not None:
-            query = normalised_query(route.rule, query)
-        if route.hidden_query and query:
-            query = without_parameters(query, route.hidden_query)
-    return request.path + b"?" + query if query else request.path
-
-
-def _stream(body: RequestBody, connection: OriginConnection) -> None:
-    """Pass the request's body on as it comes, framed as its head says."""
-    if body.length is not None or not connection.chunks:
-        body.attach(connection.write, connection.finish)
-        return
-
-    def write(data: bytes) -> None:
-        connection.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-    def finish() -> None:
-        connection.write(b"0\r\n\r\n")
-        connection.finish()
-
-    body.attach(write, finish)

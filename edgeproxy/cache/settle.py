@@ -18,7 +18,6 @@ from edgeproxy.record import record
 
 FAILURES = frozenset({500, 502, 503, 504})  # RFC 5861 §4
 COOKIES = frozenset({b"set-cookie"})  # of one client, whoever validated for all
-UNSAFE_OK = range(200, 400)
 
 
 @record
@@ -244,6 +243,14 @@ def _entry(
     )
 
 
+def tells_all(rule: CacheRule, entry: Entry, headers: Headers) -> bool:
+    """Do the entry's fields alone say what the origin's `headers` said? Not when some are kept from clients:
+    they are not stored, and another cache that reads the entry could not decide by them."""
+    return rule.hidden.isdisjoint(headers.index) and not (
+        entry.tags and not rule.hidden.isdisjoint(rule.tag_fields)
+    )
+
+
 def serve_entry(
     rule: CacheRule,
     request: Request,
@@ -292,28 +299,3 @@ def cache_status(
     if detail:
         value += b"; detail=" + detail.encode()
     return value
-
-
-def invalidation_targets(request: Request, status: int, headers: Headers) -> list[Location]:
-    """The locations that a successful unsafe request makes doubtful (RFC 9111 §4.4)."""
-    if status not in UNSAFE_OK or request.method in (b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"):
-        return []
-    targets = [(request.host, request.path, request.query)]
-    for name in (b"location", b"content-location"):
-        target = _same_origin(request, headers.get(name))
-        if target is not None:
-            targets.append(target)
-    return targets
-
-
-def _same_origin(request: Request, reference: bytes | None) -> Location | None:
-    """The location of a URI reference when it names this very origin."""
-    if not reference:
-        return None
-    origin = (b"https://" if request.secure else b"http://") + request.host
-    if reference[: len(origin)].lower() == origin:
-        reference = reference[len(origin) :] or b"/"
-    if reference[:1] != b"/" or reference[:2] == b"//":
-        return None
-    path, _, query = reference.partition(b"#")[0].partition(b"?")
-    return (request.host, path, query)

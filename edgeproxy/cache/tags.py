@@ -11,6 +11,7 @@ from typing import cast
 
 import http_sf
 
+from edgeproxy.cache.invalidation import invalidates
 from edgeproxy.http.message import Headers, Request
 
 TAGS = 1024  # per response, groups included; more could not all be purged by
@@ -19,8 +20,6 @@ _LONGEST = 8192  # bytes of a field with groups worth reading
 _TAG_ENDS = re.compile(rb"[,\s]+")
 _BY_SPACE = frozenset({b"surrogate-key", b"xkey"})  # where a comma belongs to the tag
 _GROUP = b"group "
-_UNSAFE_OK = range(200, 400)
-_SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"})
 
 
 def response_tags(request: Request, headers: Headers, names: tuple[bytes, ...]) -> frozenset[bytes] | None:
@@ -57,7 +56,7 @@ def parse_groups(value: bytes) -> list[str]:
 def invalidated_groups(request: Request, status: int, headers: Headers) -> list[bytes]:
     """The groups, as tags, that a successful unsafe request makes doubtful (RFC 9875 §3)."""
     value = headers.get(b"cache-group-invalidation")
-    if value is None or request.method in _SAFE or status not in _UNSAFE_OK:
+    if value is None or not invalidates(request, status):
         return []
     return [_group_tag(request, group) for group in parse_groups(value)[:INVALIDATED]]
 

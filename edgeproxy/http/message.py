@@ -15,6 +15,12 @@ Field = tuple[bytes, bytes]
 """One field line: (name, value), as received or as it will be written."""
 
 
+SAFE = frozenset({b"GET", b"HEAD", b"OPTIONS", b"TRACE", b"QUERY"})
+"""Methods that ask for nothing but an answer (RFC 9110 §9.2.1, RFC 10008)."""
+IDEMPOTENT = SAFE | {b"PUT", b"DELETE"}
+"""Methods that may be sent again when nobody knows what became of them (RFC 9110 §9.2.2)."""
+
+
 def index_fields(raw: list[Field]) -> dict[bytes, bytes]:
     """Lower-case name -> value; repeated lines are joined by `, ` (`; ` for Cookie, RFC 6265 §5.4)."""
     index = {name.lower(): value for name, value in raw}

@@ -13,6 +13,7 @@ from random import Random
 
 import pytest
 
+from edgeproxy.cache.invalidation import invalidation_targets
 from edgeproxy.cache.key import primary_key
 from edgeproxy.cache.lookup import lookup
 from edgeproxy.cache.memory import MemoryStore
@@ -23,7 +24,6 @@ from edgeproxy.cache.settle import (
     UseStale,
     build_entry,
     head_update,
-    invalidation_targets,
     on_failure,
     serve_entry,
     settle,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.invalidation import invalidation_targets
 from edgeproxy.cache.key import primary_key
 from edgeproxy.cache.lookup import lookup
 from edgeproxy.cache.memory import MemoryStore
@@ -16,7 +17,6 @@ from edgeproxy.cache.settle import (
     UseStale,
     build_entry,
     cache_status,
-    invalidation_targets,
     on_failure,
     serve_entry,
     settle,

@@ -122,6 +122,33 @@ async def test_what_is_shared_is_what_a_cache_may_share(
         assert [answer.status for answer in answers] == [200, 200]
 
 
+@pytest.mark.parametrize(("strip", "requests"), [("true", 3), ("false", 2)])
+async def test_what_was_validated_is_shared_unless_its_tags_are_kept_from_others(
+    tmp_path: Path, strip: str, requests: int
+) -> None:
+    """Without its tags another worker could not purge it by them."""
+    asked: list[bytes] = []
+
+    async def script(peer: Peer) -> None:
+        while True:
+            asked.append(await peer.head())
+            if b"if-none-match" in asked[-1].lower():
+                await peer.send(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n')
+            else:
+                await peer.send(reply(b"1", FRESH, 'ETag: "x"', "Surrogate-Key: t"))
+
+    async with ScriptedOrigin(script) as origin:
+        text = CONFIG.format(url=origin.url) + f"cache: {{strip_tags: {strip}}}\n"
+        async with running_workers(text, tmp_path, 2) as (one, two):
+            await one.ask("/a")
+            await one.ask("/a", "Cache-Control: no-cache")
+            await two.ask("/a")
+            assert len(asked) == requests
+            two.worker.shared.purge_log.append(PurgeKind.TAG, b"t")
+            await two.ask("/a")
+            assert len(asked) == requests + 1
+
+
 async def test_another_variant_is_fetched_for_itself(tmp_path: Path) -> None:
     counting = Counting(FRESH, "Vary: Accept-Language")
     async with (

@@ -1,0 +1,89 @@
+"""What an origin is sent for a job: the head, and the body as it comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from edgeproxy.cache.key import normalised_query, only_keyed, without_parameters
+from edgeproxy.door import RequestBody
+from edgeproxy.http.message import Field
+from edgeproxy.origin.connection import OriginConnection
+from edgeproxy.origin.request import FILLING, request_head
+from edgeproxy.peers import FLIGHT
+
+if TYPE_CHECKING:
+    from edgeproxy.job import Job
+
+NOTHING: frozenset[bytes] = frozenset()
+
+
+def head_of(
+    job: Job,
+    host: bytes | None,
+    forwarded: Callable[[Any, str], list[Field]],
+    flight: bytes = b"",
+    *,
+    expects: bool = False,
+) -> bytes:
+    """The head for a server that is called `host`, None for the client's name of it. `flight` names a fetch
+    of another worker; `expects`: its body waits for 100 Continue. Raises OriginError.
+
+    That of a plain request is remembered with its visit.
+    """
+    body = None if job.door is None else job.door.body
+    visit, ctx, fetch = job.visit, job.ctx, job.fetch
+    plain = body is None and not ctx.to_origin and fetch.entry is None and visit.plain and not flight
+    if plain and visit.sent is not None and visit.sent[0] == host:
+        return visit.sent[1]
+    request, rule = visit.request, visit.route.rule
+    extra = forwarded(request, visit.client)
+    if rule is not None and rule.told is not None and fetch.key is not None and not flight:
+        request, plain = only_keyed(rule, request), False
+    if flight:  # it shall have the whole, whatever we hold
+        extra.append((FLIGHT, flight))
+    elif fetch.entry is not None:
+        extra += fetch.entry.validators
+    head = request_head(
+        request,
+        _target(job),
+        visit.route.forwarding,
+        host=host,
+        length=0 if body is None else body.length,
+        edits=ctx.to_origin,
+        drop=FILLING if fetch.key is not None else NOTHING,
+        extra=extra,
+        expect_continue=expects,
+        websocket=visit.route.websocket is not None,
+    )
+    if plain:
+        visit.sent = (host, head)
+    return head
+
+
+def _target(job: Job) -> bytes:
+    """Path and query as the origin sees them: what the key leaves out is not sent either (A48)."""
+    request, route = job.visit.request, job.visit.route
+    query = request.query
+    if query:
+        if route.rule is not None:
+            query = normalised_query(route.rule, query)
+        if route.hidden_query and query:
+            query = without_parameters(query, route.hidden_query)
+    return request.path + b"?" + query if query else request.path
+
+
+def stream(body: RequestBody, connection: OriginConnection) -> None:
+    """Pass the request's body on as it comes, framed as its head says."""
+    if body.length is not None or not connection.chunks:
+        body.attach(connection.write, connection.finish)
+        return
+
+    def write(data: bytes) -> None:
+        connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+    def finish() -> None:
+        connection.write(b"0\r\n\r\n")
+        connection.finish()
+
+    body.attach(write, finish)
