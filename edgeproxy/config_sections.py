@@ -171,6 +171,9 @@ class FilesSection(Model):
         return self
 
 
+LARGEST_RECORD = 128 * 2**20  # bytes; a record is cut into pages, and 65,535 of them can be counted
+
+
 class MachineSection(Model):
     """A tier below memory that all workers share and that outlives them: one file, never synced."""
 
@@ -178,8 +181,8 @@ class MachineSection(Model):
     """Folder on a local disk; made when it is not there. One edge at a time uses it."""
     max_bytes: Annotated[Size, Field(ge=16 * 2**20)] = 1024 * 2**20
     """Bytes of the file; what nobody asks for goes first."""
-    object_size: Annotated[Size, Field(gt=0)] = 256 * 2**10
-    """The largest answer that is kept there, head and bookkeeping included."""
+    object_size: Annotated[Size, Field(gt=0, le=LARGEST_RECORD)] = 256 * 2**10
+    """The largest answer that is kept there, head and bookkeeping included; `files` is for larger ones."""
     files: FilesSection | None = None
     """Keep bodies above `cache.object_size` too; default: they are passed on and not kept."""
 

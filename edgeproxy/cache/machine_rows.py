@@ -21,7 +21,6 @@ KEY_SIZE = 16  # bytes of the digest of a key
 AHEAD = KEY_SIZE + 2  # bytes before the record in its first piece
 NUMBER = struct.Struct(">Q")
 PIECE_KEY = struct.Struct(">QH")  # number of the object, of the piece
-LARGEST = AHEAD + PIECE * 0xFFFF  # more pieces cannot be counted
 
 _VARIANT = 8  # bytes of the digest of a variant
 _ROW = _VARIANT + NUMBER.size
