@@ -11,9 +11,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Generator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import edgeproxy
@@ -26,15 +25,18 @@ _ENDING = (signal.SIGINT, signal.SIGTERM)
 _PACKAGE = Path(edgeproxy.__file__).parent
 
 
+class _Ended(Exception):  # noqa: N818 - it is not an error
+    """Told to end while it starts."""
+
+
 def run_demo(workers: int = 1) -> int:
     """Run until Ctrl-C or SIGTERM. Returns the exit code.
 
     Raises OSError when there is no free port or a helper does not come up.
     """
-    from edgeproxy.server import supervisor
+    with suppress(_Ended), _endings_wait():
+        from edgeproxy.server import supervisor
 
-    before = signal.signal(signal.SIGTERM, _interrupt)  # until the supervisor listens to it
-    try:
         listen, admin, eu, us, issuer = addresses(PORTS)
         with tempfile.TemporaryDirectory(prefix="edgeproxy-demo-") as folder, _helpers(eu, us, issuer):
             log = Path(folder) / "access.log"
@@ -54,10 +56,7 @@ def run_demo(workers: int = 1) -> int:
             print(render(tour))
             print(f"\nThe access log of this run is {log}. Ctrl-C ends the demo.\n", flush=True)
             return supervisor.run(config_file("demo.yaml"))
-    except KeyboardInterrupt:
-        return 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return 0
 
 
 def config_file(name: str) -> Path:
@@ -98,12 +97,7 @@ def _helpers(eu: str, us: str, issuer: str) -> Generator[None, None, None]:
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for address, command in commands.items():
-            # A signal between the start of a helper and the line that remembers it would orphan it.
-            signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
-            try:
-                running[address] = _start(*command, "--listen", address)
-            finally:
-                signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
+            running[address] = _start(*command, "--listen", address)
         for address, helper in running.items():
             _wait_for(address, helper)
         yield
@@ -130,7 +124,8 @@ def _wait_for(address: str, helper: subprocess.Popen[bytes]) -> None:
         try:
             socket.create_connection((host, int(port)), timeout=1).close()
         except OSError:
-            time.sleep(0.05)
+            if signal.sigtimedwait(_ENDING, 0.05) is not None:
+                raise _Ended from None
         else:
             return
     raise OSError(f"the demo's helper on {address} did not start")
@@ -144,5 +139,14 @@ def _end(helper: subprocess.Popen[bytes]) -> None:
         helper.wait()
 
 
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
+@contextmanager
+def _endings_wait() -> Generator[None, None, None]:
+    """Ctrl-C and SIGTERM wait until somebody looks: a helper is never started and not remembered, and
+    nothing else swallows them. The supervisor looks, and whoever waits for a helper does."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)
+    try:
+        yield
+    finally:
+        while signal.sigtimedwait(_ENDING, 0) is not None:
+            pass  # it ends already
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -224,6 +224,8 @@ class Supervisor:
     def _child(self, slot: int) -> int:
         """In the new process: give up what belongs to others, run, and say how it went."""
         try:
+            for number in (signal.SIGTERM, signal.SIGINT):  # it may just end, as long as it serves nobody
+                signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
             for other, sockets in enumerate(self._sockets):
                 if other != slot:
@@ -235,8 +237,6 @@ class Supervisor:
                 _close(self._admin)
                 main = lambda: run_worker(self._shared, slot, self._sockets[slot])  # noqa: E731
             return main()
-        except KeyboardInterrupt:
-            return 0
         except BaseException:
             logger.exception("slot %d failed", slot)
             return 1
