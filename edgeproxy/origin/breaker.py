@@ -5,8 +5,6 @@ Both keep a failing origin from being buried under the work of its own failures.
 
 from __future__ import annotations
 
-import math
-
 BURST = 50  # retries that may be saved up: as many as die with a server
 
 
@@ -73,31 +71,45 @@ class Breaker:
 
 
 class RetryBudget:
-    """How many requests may be tried again: a share of those that were asked for.
+    """How many requests may be tried again: a share of those that were answered.
 
-    Counted by rate, not by how many are under way at once: a failure is quick, and with few requests at a
-    time a floor on concurrent retries would let every second one be repeated.
+    Failures earn nothing, so that an origin which answers nobody is asked no more than `1 + share` times
+    as often, from the first second on: only what the last second earned is saved for it. Counted by rate,
+    not by how many are under way at once: a failure is quick, and with few requests at a time a floor on
+    concurrent retries would let every second one be repeated.
     """
 
-    __slots__ = ("_asked", "_at", "_credit", "_least", "_share", "denied")
+    __slots__ = ("_answered", "_before", "_credit", "_least", "_share", "_since", "_taken", "denied")
 
     def __init__(self, share: float, least: float) -> None:
-        """`least` of them may be in every second, however little there is to do."""
+        """`least` of them may be in every second, however few answers there are."""
         self._share = share
         self._least = least
-        self._credit = least
-        self._asked = 0
-        self._at = math.inf  # of the last look
+        self._credit = 0.0
+        self._taken = 0  # in this second
+        self._answered = 0  # at the last look
+        self._since = 0  # answers when this second began
+        self._before = 0  # answers in the second before
         self.denied = 0  # how many were refused, ever
 
-    def take(self, asked: int, now: float) -> bool:
-        """May one more be tried again, after `asked` requests in all?"""
-        credit = self._credit + self._share * (asked - self._asked)
-        credit += self._least * max(0.0, now - self._at)
-        self._asked, self._at = asked, now
-        self._credit = min(credit, self._least + BURST)
-        if self._credit < 1:
+    def take(self, answered: int) -> bool:
+        """May one more be tried again, after `answered` answers in all?"""
+        self._earn(answered)
+        if self._credit >= 1:
+            self._credit -= 1
+        elif self._taken >= self._least:
             self.denied += 1
             return False
-        self._credit -= 1
+        self._taken += 1
         return True
+
+    def tick(self, answered: int) -> None:
+        """A second is over."""
+        self._earn(answered)
+        self._before, self._since, self._taken = answered - self._since, answered, 0
+
+    def _earn(self, answered: int) -> None:
+        earned = self._credit + self._share * (answered - self._answered)
+        self._answered = answered
+        a_second = max(answered - self._since, self._before)
+        self._credit = min(earned, BURST, self._share * a_second)

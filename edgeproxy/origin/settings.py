@@ -144,9 +144,9 @@ class RetryRule(Model):
     """How many requests may be tried again, so that retries do not bury an origin."""
 
     share: float = Field(default=0.2, ge=0, le=1)
-    """Of all requests."""
+    """Of the requests that are answered; what a second earned can be saved for the next one."""
     least: int = Field(default=3, ge=0, le=10000)
-    """So many in every second, however few requests there are."""
+    """So many in every second, however few answers there are."""
 
 
 class Tls(Model):

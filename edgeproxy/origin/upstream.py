@@ -56,7 +56,7 @@ class Upstream:
     """
 
     __slots__ = (
-        "_asked",
+        "_answers",
         "_balance",
         "_breaker",
         "_cap",
@@ -128,7 +128,7 @@ class Upstream:
         self._slow_bound = self._roster.slow_bound
         self._breaker = Breaker(origin.breaker.failures, origin.breaker.time, origin.breaker.longest)
         self.retry_budget = RetryBudget(origin.retry_budget.share, origin.retry_budget.least)
-        self._asked = 0  # requests, ever
+        self._answers = 0  # heads of answers, ever
         self.shed = 0  # requests refused because the breaker was open, ever
         self._sweeper = sweeper
         self._pool = Pool(origin, self.servers, sweeper, self._has_room)
@@ -197,7 +197,6 @@ class Upstream:
 
     def idle(self, key: bytes = b"") -> OriginConnection | None:
         """An open connection to the next server, or None: then `connect`."""
-        self._asked += 1
         if self._breaker.is_open:
             return None
         if not self._ordered:
@@ -296,6 +295,7 @@ class Upstream:
 
     def answered(self, server: Server, status: int, seconds: float) -> None:
         """The head of an answer came `seconds` after the request was sent."""
+        self._answers += 1
         breaker = self._breaker
         if breaker.streak or breaker.is_open:
             breaker.answered()
@@ -319,12 +319,13 @@ class Upstream:
             self._roster.truncated(server.index, self._sweeper.clock())
 
     def tend(self) -> None:
-        """What is looked after once a second: whether names of servers have moved."""
+        """Called once a second: a second of the retry budget is over, and names of servers may have moved."""
+        self.retry_budget.tick(self._answers)
         self._pool.tend()
 
     def may_retry(self) -> bool:
         """Is there room in the retry budget for a request to be tried again?"""
-        return self.retry_budget.take(self._asked, self._sweeper.clock())
+        return self.retry_budget.take(self._answers)
 
     def sticky_field(self, server: Server, key: bytes, *, secure: bool) -> Field | None:
         """The Set-Cookie that keeps a client with `server`; None when it has it, or there is no need."""

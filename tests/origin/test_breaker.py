@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -92,38 +93,75 @@ def test_none_means_never() -> None:
     assert breaker.admit(NOW)
 
 
-def taken(budget: RetryBudget, asked: int, now: float) -> int:
+def taken(budget: RetryBudget, answered: int) -> int:
     count = 0
-    while budget.take(asked, now):
+    while budget.take(answered):
         count += 1
     return count
 
 
-def test_a_share_of_all_requests_may_be_tried_again() -> None:
+def test_a_share_of_what_is_answered_may_be_tried_again() -> None:
     budget = RetryBudget(0.2, 3)
-    assert taken(budget, 0, NOW) == 3
-    assert taken(budget, 100, NOW) == 20
-    assert taken(budget, 100, NOW) == 0
+    assert taken(budget, 0) == 3
+    assert taken(budget, 100) == 20
+    assert taken(budget, 100) == 0
     assert budget.denied == 3
 
 
 def test_a_few_may_be_in_every_second() -> None:
+    budget, counts = RetryBudget(0.2, 3), list[int]()
+    for _ in range(3):
+        counts.append(taken(budget, 0))
+        budget.tick(0)
+    assert counts == [3, 3, 3]
+
+
+def test_the_few_of_a_second_are_part_of_its_share() -> None:
+    assert taken(RetryBudget(0.2, 3), 100) == 20
+
+
+@pytest.mark.parametrize(("a_second", "saved"), [(10, 3), (100, 20), (250, BURST), (10_000, BURST)])
+def test_no_more_is_saved_up_than_a_second_earned_or_than_die_with_a_server(
+    a_second: int, saved: int
+) -> None:
     budget = RetryBudget(0.2, 3)
-    taken(budget, 0, NOW)
-    assert [taken(budget, 0, NOW + second) for second in (1, 2, 3)] == [3, 3, 3]
+    for second in range(1, 61):
+        budget.tick(second * a_second)
+    assert taken(budget, 60 * a_second) == saved
 
 
-def test_no_more_is_saved_up_than_die_with_a_server() -> None:
+def test_what_was_saved_is_gone_after_a_second_without_answers() -> None:
     budget = RetryBudget(0.2, 3)
-    budget.take(0, NOW)
-    assert taken(budget, 10_000_000, NOW + 10_000) == 3 + BURST
+    budget.tick(1000)
+    budget.tick(1000)
+    budget.tick(1000)
+    assert taken(budget, 1000) == 3
 
 
-@given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 0.01)), min_size=1, max_size=300))
-def test_retries_never_exceed_share_and_floor(steps: list[tuple[int, float]]) -> None:
+@pytest.mark.parametrize("rate", [15, 50, 100, 1000, 20_000])
+def test_an_origin_that_answers_nobody_is_asked_a_fifth_more_at_most_from_the_first_second_on(
+    rate: int,
+) -> None:
+    budget, answered = RetryBudget(0.2, 3), 0
+    for _ in range(30):
+        answered += rate
+        budget.tick(answered)
+    asked = again = 0
+    for _ in range(5):
+        asked += rate
+        again += sum(budget.take(answered) for _ in range(rate))
+        assert again <= 0.2 * asked
+        budget.tick(answered)
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.booleans()), min_size=1, max_size=300))
+def test_retries_never_exceed_share_and_floor(steps: list[tuple[int, bool]]) -> None:
     budget = RetryBudget(0.2, 3)
-    asked, now, retried = 0, NOW, 0
-    for requests, passed in steps:
-        asked, now = asked + requests, now + passed
-        retried += sum(budget.take(asked, now) for _ in range(requests))
-        assert retried <= 0.2 * asked + 3 * (now - NOW) + 3 + 1e-6
+    answered = retried = seconds = 0
+    for answers, second in steps:
+        answered += answers
+        retried += sum(budget.take(answered) for _ in range(answers + 5))
+        if second:
+            budget.tick(answered)
+            seconds += 1
+        assert retried <= 0.2 * answered + 3 * (seconds + 1) + 1e-6

@@ -21,7 +21,7 @@ class Scenario:
     quick: bool = False  # errors after `settled` take QUICK at most, at the median
     path: str = "/"
     distinct: int = 0  # so many different paths; 0 for a new one each time
-    amplification: float | None = None  # requests to the origins per request of a client, after `settled`
+    amplification: float | None = None  # requests to the origins per request of a client, over all of it
     breaker: int = 10
     recover: float = 6.0  # seconds at most until each healed server is asked again
 
@@ -44,7 +44,7 @@ SCENARIOS = [
     Scenario("all answer 500", "answer 500", broken=3, late=None, amplification=1.01),
     Scenario("all refuse, stored", "refuse", broken=3, errors=0.0, path="/stored/", distinct=20),
     Scenario("all answer 500, stored", "answer 500", broken=3, errors=0.0, path="/stored/", distinct=20),
-    Scenario("all reset, no breaker", "reset", broken=3, late=None, amplification=1.21, breaker=0),
+    Scenario("all reset, no breaker", "reset", broken=3, late=None, amplification=1.2, breaker=0),
     Scenario("DNS fails", "dns", errors=0.0),
     Scenario("DNS moves", "move", seconds=5.0, errors=0.001, late=0.0, settled=4.0),
 ]

@@ -107,9 +107,7 @@ async def play(scenario: Scenario, folder: Path) -> Row:
         await asyncio.sleep(CALM)
         before, asked, began = len(load.seen), scene.asked, time.monotonic()
         await scene.fail()
-        await scene.last(scenario.settled)
-        asked_early = scene.asked
-        await scene.last(scenario.seconds - scenario.settled)
+        await scene.last(scenario.seconds)
         during, asked_all = load.seen[before:], scene.asked
         await scene.heal()
         recover = await scene.recovered()
@@ -117,7 +115,7 @@ async def play(scenario: Scenario, folder: Path) -> Row:
         await asyncio.gather(asking, return_exceptions=True)
     scene.close()
     calm = load.seen[warm:before]
-    return judge(scenario, Observed(calm, during, began, recover, asked_all - asked, asked_all - asked_early))
+    return judge(scenario, Observed(calm, during, began, recover, asked_all - asked))
 
 
 def run(name: str) -> tuple[Row, str]:

@@ -33,7 +33,6 @@ class Observed:
     began: float
     recover: float | None
     asked: int  # by the edge, during the fault
-    asked_late: int  # the same, after `settled`
 
 
 def judge(scenario: Scenario, seen: Observed) -> Row:
@@ -60,7 +59,7 @@ def _missed(scenario: Scenario, seen: Observed, failed: list[Seen]) -> list[str]
     late = [one for one in settled if one.failed]
     late_p99 = percentile([one.seconds for one in settled], 0.99)
     refusal = percentile([one.seconds for one in late], 0.5)
-    again = seen.asked_late / max(1, len(settled))
+    again = seen.asked / max(1, len(seen.during))
     checks = [
         (any(one.failed for one in seen.calm), "errors before the fault"),
         (not settled, "no answers"),
