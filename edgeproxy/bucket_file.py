@@ -6,12 +6,12 @@ Rule: a file of another shape is begun anew, never guessed at; one edge at a tim
 
 from __future__ import annotations
 
-import fcntl
 import os
 import struct
 from pathlib import Path
 
 from edgeproxy.policies.bucket_table import BucketTable, bytes_for
+from edgeproxy.process_lock import take
 
 _MARK = b"edgebkt1"
 _TRAILER = struct.Struct("<8sQ16s")
@@ -25,7 +25,7 @@ def kept_table(path: Path, entries: int, *, shared: bool) -> BucketTable:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take(file)
         except BlockingIOError as error:
             raise OSError(error.errno, "another edge keeps its rate limits there", str(path)) from None
         return BucketTable(entries, shared=shared, secret=_secret(file, entries), file=file)

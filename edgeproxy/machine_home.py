@@ -12,7 +12,6 @@ Rule 2: what is not certain is thrown away. A cache may be lost; an answer that 
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import mmap
@@ -28,6 +27,7 @@ from edgeproxy import purge_journal
 from edgeproxy.cache.clocks import PurgeClocks
 from edgeproxy.cache.machine_objects import ASKED, HAND
 from edgeproxy.cache.purge import catch_up
+from edgeproxy.process_lock import take
 from edgeproxy.purge_journal import LARGE, PurgeJournal
 from edgeproxy.purge_log import Purge, PurgeLog
 from edgeproxy.shared_memory import Segment
@@ -36,7 +36,6 @@ logger = logging.getLogger("edgeproxy.machine")
 
 FORMAT = 1
 REST = 5.0  # seconds until what failed is tried again
-PATIENCE = 3.0  # seconds to wait for the lock at the start
 REASONS = ("state", "power", "purges", "damaged", "crash", "size")  # of making the file anew; 0 is none
 _OBJECTS, _PURGES, _CONDEMNED = 0, 1, 2  # cells: the numbers in use, and 1 + index of a reason
 _ERA_AT = 32  # bytes of the segment: what ties the entries to the purges
@@ -65,22 +64,11 @@ class MachineHome:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            self._take()
+            take(self._lock)
             self._begin()
         except OSError:
             os.close(self._lock)
             raise
-
-    def _take(self) -> None:
-        """Lock the folder. The processes of an edge that was killed take a moment to be gone."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise
-            time.sleep(0.02)
 
     # --- for every process
 

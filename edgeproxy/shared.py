@@ -12,6 +12,7 @@ import mmap
 import os
 import secrets
 import socket
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -151,22 +152,30 @@ class Shared:
 
 
 class Links:
-    """How the workers reach one another: a Unix socket each, in a folder that only we may enter.
+    """How the workers reach one another: a Unix socket each, which only we can name.
 
     The listeners stay open in the supervisor, so that a worker that restarts finds its own again.
-    Raises OSError when there is no place for the folder.
+    Raises OSError when there is no place to make them.
     """
 
     def __init__(self, workers: int) -> None:
         self.flights = FlightTable()
         self.secret = secrets.token_bytes(32)
+        self._files: list[int] = []
         self._folder = tempfile.TemporaryDirectory(prefix="edgeproxy-", ignore_cleanup_errors=True)
         self.paths = [str(Path(self._folder.name, f"worker-{slot}")) for slot in range(workers)]
         self.listeners = [_listener(path) for path in self.paths]
+        if sys.platform == "linux":
+            # Held open, the sockets are reached by descriptor: `kill -9` leaves no folder behind.
+            self._files = [os.open(path, os.O_PATH) for path in self.paths]
+            self.paths = [f"/proc/self/fd/{file}" for file in self._files]
+            self._folder.cleanup()
 
     def close(self) -> None:
-        """Remove the folder; for the supervisor, at the end."""
+        """Nobody can name the sockets any more; for the supervisor, at the end."""
         self._folder.cleanup()
+        while self._files:
+            os.close(self._files.pop())
 
 
 def _links(workers: int) -> Links | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy import process_lock
 from edgeproxy.bucket_file import kept_table
 from edgeproxy.policies.bucket_table import SECOND, BucketTable
 
@@ -48,7 +49,8 @@ def test_a_file_that_does_not_fit_begins_anew(tmp_path: Path, how: str) -> None:
     table.close()
 
 
-def test_two_edges_never_share_a_file(tmp_path: Path) -> None:
+def test_two_edges_never_share_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_lock, "PATIENCE", 0.0)
     table = kept_table(tmp_path / "limits", 1024, shared=False)
     with pytest.raises(OSError, match="another edge"):
         kept_table(tmp_path / "limits", 1024, shared=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy import machine_home, purge_journal
+from edgeproxy import machine_home, process_lock, purge_journal
 from edgeproxy.cache.clocks import Purged
 from edgeproxy.cache.machine import MachineStore
 from edgeproxy.clock import steady, wall
@@ -230,7 +230,7 @@ def test_a_number_does_not_come_again_though_nobody_made_its_file(folder: Path) 
 
 
 def test_one_edge_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine_home, "PATIENCE", 0.0)
+    monkeypatch.setattr(process_lock, "PATIENCE", 0.0)
     home = start(folder)
     with pytest.raises(BlockingIOError):
         start(folder)
@@ -242,7 +242,7 @@ def test_a_predecessor_that_is_just_ending_is_waited_for(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = start(folder)
-    monkeypatch.setattr("edgeproxy.machine_home.time.sleep", lambda _: kill(home))
+    monkeypatch.setattr("edgeproxy.process_lock.time.sleep", lambda _: kill(home))
     assert start(folder).survived
 
 

@@ -20,7 +20,7 @@ from edgeproxy.explain import Told, explain
 from edgeproxy.feeds.revocations import revoke
 from edgeproxy.origin.health import HealthProber
 from edgeproxy.origins import origins_report
-from edgeproxy.server.worker import EdgeServer, run_loop, stop_on_signals
+from edgeproxy.server.worker import EdgeServer, run_loop, stop_when_told
 from edgeproxy.shared import Shared
 
 logger = logging.getLogger("edgeproxy.control")
@@ -115,12 +115,12 @@ def _token(config: Config) -> str | None:
     return None if token is None else token.get_secret_value()
 
 
-def run_control(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
-    """Run until SIGTERM. Returns the exit code."""
-    return run_loop(_serve(shared, slot, sockets))
+def run_control(shared: Shared, slot: int, sockets: list[socket.socket], lifeline: int) -> int:
+    """Run until SIGTERM or until `lifeline` is cut. Returns the exit code."""
+    return run_loop(_serve(shared, slot, sockets, lifeline))
 
 
-async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
+async def _serve(shared: Shared, slot: int, sockets: list[socket.socket], lifeline: int) -> int:
     control = Control(shared, slot)
     control.start()
     server = EdgeServer(
@@ -136,7 +136,7 @@ async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int
         ),
         None,
     )
-    stop_on_signals(server)
+    stop_when_told(server, lifeline)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, control.reload)
     loop.add_signal_handler(signal.SIGUSR1, lambda: None)

@@ -3,7 +3,8 @@
 Rule 1: it is plain and synchronous: no event loop, no threads, so that forking is safe.
 Rule 2: each worker slot has sockets of its own (SO_REUSEPORT), made before the first fork and kept open
 here: connections that arrive while a worker restarts wait in the queue instead of being refused.
-Rule 3: what the processes share (`build.Shared`) is made before the fork.
+Rule 3: what the processes share (`shared.Shared`) is made before the fork.
+Rule 4: it alone holds the writing end of a pipe; its end, however it comes, is theirs too.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from edgeproxy.config import Config, load_config, read_config
@@ -105,6 +105,7 @@ class Supervisor:
         self._admin = [bind(config.admin.listen)] if config.admin.listen is not None else []
         self._shared = Shared.create(path, self._workers, config.rate_limit_table)
         self._shared.open_machine(config.cache.machine)
+        self._lifeline, self._held = os.pipe()
         self._tick = 2.0 if self._shared.machine is None else 0.25
         self._children: dict[int, Child] = {}
         self._restarts: dict[int, int] = {}
@@ -139,6 +140,8 @@ class Supervisor:
                 )
                 self._signal_all(signal.SIGKILL)
                 self._deadline = now + 5.0
+        os.close(self._held)
+        os.close(self._lifeline)
         if self._shared.links is not None:
             self._shared.links.close()
         if self._shared.machine is not None:
@@ -227,16 +230,13 @@ class Supervisor:
             for number in (signal.SIGTERM, signal.SIGINT):  # it may just end, as long as it serves nobody
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
-            for other, sockets in enumerate(self._sockets):
+            os.close(self._held)
+            for other, sockets in enumerate([*self._sockets, self._admin]):
                 if other != slot:
                     _close(sockets)
-            main: Callable[[], int]
             if slot == self._workers:
-                main = lambda: run_control(self._shared, slot, self._admin)  # noqa: E731
-            else:
-                _close(self._admin)
-                main = lambda: run_worker(self._shared, slot, self._sockets[slot])  # noqa: E731
-            return main()
+                return run_control(self._shared, slot, self._admin, self._lifeline)
+            return run_worker(self._shared, slot, self._sockets[slot], self._lifeline)
         except BaseException:
             logger.exception("slot %d failed", slot)
             return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
 import socket
 from collections.abc import Callable, Coroutine, Generator
@@ -31,6 +32,7 @@ SWEEP = 0.5  # seconds between two looks at the client connections' deadlines
 PURGE_CHECK = 0.05  # seconds between two looks at the purge log while there are no requests
 LOG_INTERVAL = 0.02
 LAG_WARNING = 0.1  # seconds the loop may be late before it is worth a line in the log
+LAST_WORDS = 2  # seconds for what is under way when the supervisor is gone
 
 
 class Worker:
@@ -186,12 +188,12 @@ class EdgeServer(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def run_worker(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
-    """Serve until SIGTERM, then drain. Returns the exit code."""
-    return run_loop(_serve(shared, slot, sockets))
+def run_worker(shared: Shared, slot: int, sockets: list[socket.socket], lifeline: int) -> int:
+    """Serve until SIGTERM or until `lifeline` is cut, then drain. Returns the exit code."""
+    return run_loop(_serve(shared, slot, sockets, lifeline))
 
 
-async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int:
+async def _serve(shared: Shared, slot: int, sockets: list[socket.socket], lifeline: int) -> int:
     worker = Worker(shared, slot)
     await worker.start()
     server = EdgeServer(
@@ -210,7 +212,7 @@ async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int
         lambda: worker.hall,
     )
     loop = asyncio.get_running_loop()
-    stop_on_signals(server)
+    stop_when_told(server, lifeline)
     loop.add_signal_handler(signal.SIGHUP, worker.reload)
     loop.add_signal_handler(signal.SIGUSR1, worker.reopen_log)
     # What start-up made stays for good: the collector need not walk it again and again. A request
@@ -227,13 +229,22 @@ async def _serve(shared: Shared, slot: int, sockets: list[socket.socket]) -> int
     return 0
 
 
-def stop_on_signals(server: EdgeServer) -> None:
-    """SIGTERM and SIGINT begin the drain."""
+def stop_when_told(server: EdgeServer, lifeline: int) -> None:
+    """SIGTERM and SIGINT begin the drain. So does the end of the supervisor, who holds the other end of
+    the pipe `lifeline`, but in a hurry: purges reach us no more, and the next edge waits for our files."""
+    loop = asyncio.get_running_loop()
 
     def stop() -> None:
         server.should_exit = True
 
-    loop = asyncio.get_running_loop()
+    def orphaned() -> None:
+        loop.remove_reader(lifeline)
+        logger.error("the supervisor is gone: process %d ends within %d seconds", os.getpid(), LAST_WORDS)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(LAST_WORDS)
+        stop()
+
+    loop.add_reader(lifeline, orphaned)
     loop.add_signal_handler(signal.SIGTERM, stop)
     loop.add_signal_handler(signal.SIGINT, stop)
 

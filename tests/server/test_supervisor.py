@@ -22,9 +22,10 @@ CONFIG = """
 edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:{port}"], workers: {workers}, access_log: {{path: "off"}}}}
 admin: {{listen: "127.0.0.1:{admin}", token: "${{file:admin.token}}"}}
-origins: {{main: {{servers: ["http://127.0.0.1:1"]}}}}
+origins: {{main: {{servers: ["{origin}"]}}}}
 routes: [{{name: {route}, origin: main}}]
 """
+ORIGIN = "http://127.0.0.1:1"
 OLD, NEW = "an-old-token-of-this-test", "a-later-token-of-this-test"
 
 
@@ -37,11 +38,11 @@ def free_port() -> int:
 class Edge:
     """A running `edgeproxy run` in a folder of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **changes: object) -> None:
         self.folder = folder
         self.ports = {"port": free_port(), "admin": free_port()}
         self.log = folder / "log.txt"
-        self.write()
+        self.write(**changes)
         self.write_token(OLD)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
@@ -54,7 +55,7 @@ class Edge:
             )
 
     def write(self, **changes: object) -> None:
-        text = CONFIG.format(**{**self.ports, "workers": 2, "route": "all", **changes})
+        text = CONFIG.format(**{**self.ports, "workers": 2, "route": "all", "origin": ORIGIN, **changes})
         (self.folder / "edge.yaml").write_text(text, encoding="utf-8")
 
     def write_token(self, token: str) -> None:
@@ -137,9 +138,48 @@ def test_a_reload_puts_another_admin_token_in_force_and_keeps_what_was_good(edge
     assert NEW not in log
 
 
+def children_of(pid: int) -> set[int]:
+    return {int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
+
+
+def runs(pid: int) -> bool:
+    """Whether it is more than an entry that nobody has asked for yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_a_supervisor_that_is_killed_takes_its_processes_along_and_leaves_no_file(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hanging:  # an origin that never answers
+        url = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        edge = Edge(tmp_path, origin=url)
+        edge.until(lambda: edge.status("/readyz") == 200)
+        processes = children_of(edge.process.pid)
+        assert len(processes) == 3
+        with socket.create_connection(("127.0.0.1", edge.ports["port"])) as client:
+            client.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+            with hanging.accept()[0]:
+                edge.process.kill()
+                edge.process.wait(timeout=10)
+                deadline = time.monotonic() + 20
+                while any(map(runs, processes)) and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                left = [pid for pid in processes if runs(pid)]
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert not left, edge.log.read_text()
+    assert edge.log.read_text().count("the supervisor is gone") == 3
+    assert not list(tmp_path.glob("edgeproxy-*"))
+
+
 def test_an_edge_that_cannot_be_built_does_not_start(tmp_path: Path) -> None:
     text = CONFIG.format(
-        port=free_port(), admin=free_port(), workers=2, route="all, policies: [{use: 'nope:P'}]"
+        port=free_port(),
+        admin=free_port(),
+        workers=2,
+        route="all, policies: [{use: 'nope:P'}]",
+        origin=ORIGIN,
     )
     (tmp_path / "edge.yaml").write_text(text, encoding="utf-8")
     (tmp_path / "admin.token").write_text(OLD, encoding="utf-8")
@@ -157,7 +197,7 @@ def test_an_edge_that_cannot_be_built_does_not_start(tmp_path: Path) -> None:
 
 
 def read(**changes: object) -> Config:
-    text = CONFIG.format(**{"port": 1, "admin": 2, "workers": 1, "route": "all", **changes})
+    text = CONFIG.format(**{"port": 1, "admin": 2, "workers": 1, "route": "all", "origin": ORIGIN, **changes})
     return read_config(parse(text.replace("${file:admin.token}", NEW).encode(), "edge.yaml", Path()))
 
 
