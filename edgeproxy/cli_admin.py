@@ -1,0 +1,95 @@
+"""`edgeproxy purge`: what is asked of a running edge, over its admin API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
+
+import click
+
+if TYPE_CHECKING:
+    import httpx
+
+ADMIN = "http://127.0.0.1:9900"
+
+
+@click.command()
+@click.option("--url", help="This URL, in all its variants.")
+@click.option("--prefix", help="Every URL that starts like this one.")
+@click.option("--host", help="Everything of this host.")
+@click.option("--tag", help="Everything that carries this cache tag.")
+@click.option("--all", "everything", is_flag=True, help="Everything.")
+@click.option("--soft", is_flag=True, help="Make it stale instead: it may be served while it is refreshed.")
+@click.option(
+    "--admin",
+    default=ADMIN,
+    envvar="EDGEPROXY_ADMIN",
+    show_default=True,
+    show_envvar=True,
+    help="The admin API.",
+)
+@click.option(
+    "--token", envvar="EDGEPROXY_ADMIN_TOKEN", show_envvar=True, help="Its token; safer in the variable."
+)
+def purge(
+    url: str | None, prefix: str | None, host: str | None, tag: str | None, everything: bool, soft: bool,
+    admin: str, token: str | None,
+) -> None:  # fmt: skip
+    """Make a running edge forget stored responses.
+
+    Name what with exactly one of --url, --prefix, --host, --tag and --all. All workers of the edge hear of
+    it; other edges do not. Purged means that the next request waits for the origin; with --soft nobody waits.
+
+    \b
+    Examples:
+      export EDGEPROXY_ADMIN_TOKEN=...
+      edgeproxy purge --url 'https://www.example.com/news?page=1'
+      edgeproxy purge --prefix https://www.example.com/images/ --soft
+      edgeproxy purge --all --admin http://10.0.0.5:9900
+    """
+    asked = {"url": url, "prefix": prefix, "host": host, "tag": tag, "all": everything or None}
+    named: dict[str, object] = {word: value for word, value in asked.items() if value is not None}
+    if len(named) != 1:
+        raise click.UsageError("Say what to purge with exactly one of --url --prefix --host --tag --all.")
+    if not token:
+        raise click.UsageError(
+            "Give admin.token of the edge's configuration: --token or EDGEPROXY_ADMIN_TOKEN."
+        )
+    done = _ask_admin(admin, token, "/purge", {**named, "soft": soft})
+    how = "made stale" if done.get("soft") else "purged"
+    click.echo(f"{how}: {done.get('purged')} {done.get('value')}".rstrip())
+    workers = done.get("workers")
+    if isinstance(workers, Mapping):
+        count = cast("Mapping[str, object]", workers)
+        said = (
+            f"{done.get('responses')} responses in {count.get('reached')} of {count.get('running')} workers"
+        )
+        click.echo(said)
+
+
+def _ask_admin(admin: str, token: str, path: str, document: Mapping[str, object]) -> dict[str, object]:
+    """POST to the admin API. Exits with 1 and a sentence when it cannot be reached or refuses."""
+    import httpx
+
+    try:
+        # A proxy of the environment must not see the token.
+        with httpx.Client(base_url=admin, timeout=10.0, trust_env=False) as client:
+            answer = client.post(path, json=document, headers={"Authorization": f"Bearer {token}"})
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
+        raise click.ClickException(
+            f"No admin API at {admin} ({error}). Is the edge running, with admin.listen at that address?"
+        ) from None
+    body = _json_of(answer)
+    if answer.status_code != 200:
+        raise click.ClickException(
+            f"{admin} answered {answer.status_code}: {body.get('detail', 'no reason given')}"
+        )
+    return body
+
+
+def _json_of(answer: httpx.Response) -> dict[str, object]:
+    try:
+        body: object = answer.json()
+    except ValueError:
+        return {}
+    return cast("dict[str, object]", body) if isinstance(body, dict) else {}

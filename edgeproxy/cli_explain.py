@@ -1,0 +1,102 @@
+"""`edgeproxy explain` and `edgeproxy geo`: what would become of a request, what is known of an address."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from edgeproxy.cli_options import CONFIG, FILE
+from edgeproxy.errors import RequestError
+
+
+@click.command()
+@click.argument("method")
+@click.argument("url")
+@CONFIG
+@click.option(
+    "--from", "client", default="127.0.0.1", show_default=True, metavar="IP", help="Who connects to the edge."
+)
+@click.option(
+    "--header", "-H", "headers", multiple=True, metavar="'NAME: VALUE'", help="A field of the request."
+)
+@click.option(
+    "--answer",
+    "answers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="A field of an answer: would it be stored?",
+)
+@click.option("--status", type=click.IntRange(200, 599), help="The status of that answer.  [default: 200]")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def explain(
+    method: str, url: str, config: Path, client: str, headers: tuple[str, ...], answers: tuple[str, ...],
+    status: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Say what the edge would do with a request, and why, without asking an origin.
+
+    Which route takes it, what each policy says, the cache key, and the origin. Nothing is spent: no
+    rate-limit token, no assignment. Limits and cache are those of an edge that has just started.
+
+    \b
+    Examples:
+      edgeproxy explain GET https://shop.example.com/cart --config edge.yaml --from 203.0.113.7
+      edgeproxy explain GET http://localhost:8080/ --config edge.yaml -H 'Cookie: exp=1' --json
+      edgeproxy explain GET http://localhost:8080/ --config edge.yaml --answer 'Cache-Control: max-age=60'
+    """
+    from edgeproxy.config import load_config
+    from edgeproxy.explain import explain_config
+
+    fields = [_field(line) for line in headers]
+    told = None if not answers and status is None else (status or 200, [_field(line) for line in answers])
+    try:
+        explanation = explain_config(load_config(config), method, url, client, fields, told)
+    except RequestError as error:
+        raise click.UsageError(f"{url}: {error.detail}") from None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(json.dumps(explanation.as_dict(), indent=2) if as_json else explanation.as_tree().rstrip("\n"))
+
+
+@click.group()
+def geo() -> None:
+    """What the geo databases say."""
+
+
+@geo.command()
+@click.argument("address", metavar="IP")
+@click.option(
+    "--config", "-c", type=FILE, envvar="EDGEPROXY_CONFIG", show_envvar=True, help="The configuration file."
+)
+@click.option("--database", "-d", "databases", multiple=True, type=FILE, help="Ask this file instead.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def lookup(address: str, config: Path | None, databases: tuple[Path, ...], as_json: bool) -> None:
+    """Say where an address is: by the databases of the configuration, or by others.
+
+    \b
+    Examples:
+      edgeproxy geo lookup 203.0.113.7 --config edge.yaml
+      edgeproxy geo lookup 2001:db8::1 --database GeoLite2-City.mmdb --json
+    """
+    from edgeproxy.config import load_config
+    from edgeproxy.geo_lookup import about, as_lines
+
+    if config is None and not databases:
+        raise click.UsageError("Name a file with --database, or a configuration with --config.")
+    section = None if databases or config is None else load_config(config).geo
+    paths = [str(path) for path in databases] if section is None else section.paths
+    if not paths:
+        raise click.UsageError(f"{config} names no geo.database; name a file with --database.")
+    try:
+        found = about(address, paths, {} if section is None else section.groups)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else as_lines(found))
+
+
+def _field(line: str) -> tuple[str, str]:
+    name, colon, value = line.partition(":")
+    if not colon or not name.strip():
+        raise click.UsageError(f"{line!r} is not a header; write it like 'Accept: text/html'.")
+    return name.strip(), value.strip()
