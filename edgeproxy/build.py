@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgeproxy.build_issuers import Issuers
 from edgeproxy.build_routes import RouteBuilder
 from edgeproxy.cache.store import Store
 from edgeproxy.clock import steady
@@ -18,8 +19,6 @@ from edgeproxy.decision import Cause
 from edgeproxy.errors import ConfigError
 from edgeproxy.feeds.exposures import ExposureSink, exposure_sinks
 from edgeproxy.feeds.geo_database import GeoFeed
-from edgeproxy.feeds.jwks import JwksFeed
-from edgeproxy.feeds.revocations import RevocationFeed
 from edgeproxy.fetch import Fetcher
 from edgeproxy.hallway import Hallway, Limits
 from edgeproxy.http.forwarding import TrustedProxies
@@ -39,7 +38,7 @@ from edgeproxy.peers import NAME as OTHER_WORKERS
 from edgeproxy.peers import Peers, link
 from edgeproxy.policies.api_key import ApiKeyRule
 from edgeproxy.policies.geo_data import GeoDatabase
-from edgeproxy.policies.jwt import Issuer, JwtProvider, configured_keys
+from edgeproxy.policies.jwt import JwtProvider
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
 from edgeproxy.tunnel import Tunnels
@@ -78,13 +77,12 @@ class Parts:
         self.log = None if not logs else _access_log(config, self.slot) if previous is None else previous.log
         self.feeds: list[Feed] = []
         self.geo: Snapshot[GeoDatabase | None] = Snapshot(None)
-        self.issuers: dict[str, Issuer] = {}
-        self._revocations: dict[str, RevocationFeed] = {}
-        self._jwks: dict[str, JwksFeed] = {}
         self.upstreams = dict(self._build_upstreams(previous))
         self._origin_meters = {name: OriginMeters(self.slot, name) for name in self.upstreams}
         self._build_geo()
-        self._build_issuers(previous)
+        self._issuers = Issuers(config.jwt_providers, None if previous is None else previous._issuers)
+        self.issuers = self._issuers.by_name
+        self.feeds += self._issuers.feeds
         self.trusted = TrustedProxies(config.server.trusted_proxies)
         routes = RouteBuilder(
             config, shared, self.slot, slot, self.store, self.trusted, self.geo, self.upstreams, self.issuers
@@ -126,7 +124,7 @@ class Parts:
 
     async def warm_up(self) -> None:
         """Fetch what the first request needs: the keys of issuers. Failures are logged and tried again."""
-        await asyncio.gather(*[feed.refresh_if_due() for feed in self._jwks.values()])
+        await self._issuers.warm_up()
 
     def publish(self) -> None:
         """Figures that are only looked at once a second."""
@@ -146,15 +144,9 @@ class Parts:
             upstream.tend()
             publish_upstream(self.slot, upstream)
         values, column = self.slot.values, self.slot.column
-        for name, feed in self._jwks.items():
-            if feed.keys_loaded_at:
-                gauge("edgeproxy_jwks_age_seconds", provider=name).set(feed.keys_loaded_at)
-            values[column("edgeproxy_jwks_failures_total", provider=name)] = feed.failures
         for (path, _), read in self._listings.items():
             values[column("edgeproxy_credential_file_failures_total", file=path.name)] = read.failures
-        for name, listed in self._revocations.items():
-            gauge("edgeproxy_jwt_revocations", provider=name).set(len(listed.revoked.value))
-            values[column("edgeproxy_jwt_revocation_failures_total", provider=name)] = listed.failures
+        self._issuers.publish(self.slot)
         self.trials.publish()
         database = self.geo.value
         if database is not None:
@@ -182,10 +174,6 @@ class Parts:
             self.log.close()
         if self.machine is not None:
             self.machine.close()
-
-    def feed_of(self, name: str) -> JwksFeed | None:
-        """Who fetches the keys of that provider."""
-        return self._jwks.get(name)
 
     def reopen_log(self) -> None:
         if self.log is not None:
@@ -226,26 +214,6 @@ class Parts:
             feed.load()
             self.feeds.append(feed.run)
 
-    def _build_issuers(self, previous: Parts | None) -> None:
-        for name, provider in self.config.jwt_providers.items():
-            try:
-                keys = Snapshot(configured_keys(provider))
-            except (ConfigError, ValueError) as error:
-                raise ConfigError(f"jwt_providers.{name}: {error}") from None
-            poke = None
-            if provider.jwks is not None:
-                feed = self._jwks[name] = _feed_of(previous, name, provider) or JwksFeed(
-                    name, provider, keys, steady
-                )
-                self.feeds.append(feed.run)
-                keys, poke = feed.keys, feed.poke
-            revoked = None
-            if provider.revoked is not None:
-                listed = self._revocations[name] = RevocationFeed(name, provider.revoked)
-                self.feeds.append(listed.run)
-                revoked = listed.revoked
-            self.issuers[name] = Issuer(name, provider, keys, poke, revoked)
-
     def _build_sinks(self, previous: Parts | None) -> list[ExposureSink]:
         """Where exposures go; kept as they are, with what they hold, while their section stays the same."""
         section = self.config.exposures
@@ -267,19 +235,6 @@ def _warn_of_moves(before: Config, after: Config) -> None:
                 "experiments.%s: other %s give units another variant in the middle of it;"
                 " what was counted so far no longer compares", name, moved,
             )  # fmt: skip
-
-
-def _feed_of(previous: Parts | None, name: str, provider: JwtProvider) -> JwksFeed | None:
-    """The running feed, if it would fetch the same: its keys outlive a reload while the issuer is down."""
-    before = previous.config.jwt_providers.get(name) if previous is not None else None
-    if previous is None or before is None:
-        return None
-    is_same = (before.jwks, before.algorithms, before.fetch) == (
-        provider.jwks,
-        provider.algorithms,
-        provider.fetch,
-    )
-    return previous.feed_of(name) if is_same else None
 
 
 _IN_QUERY = (JwtProvider, ApiKeyRule)  # sections that may have credentials stand in a URL

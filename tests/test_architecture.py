@@ -59,7 +59,7 @@ LAYERS = [
     {"fetch", "config_*"},
     {"config", "hallway", "bucket_file"},
     {"machine_home", "machine_tier", "shared", "admin", "experiments", "geo_lookup", "origins"},
-    {"build_routes"},
+    {"build_*"},
     {"build"},
     {"asgi_exchange"},
     {"rehearsal"},

@@ -327,8 +327,7 @@ async def test_who_comes_with_a_key_that_is_just_being_published_is_not_refused(
         signed = sign({**CLAIMS, "sub": f"new-{number}"}, "RS256", new, {"kid": "new"})
         return (await scene.edge.ask("/p", *bearer(signed))).status
 
-    feed = scene.edge.worker.parts.feed_of("p")
-    assert feed is not None
+    feed = scene.edge.worker.parts._issuers._jwks["p"]
     feed._attempted -= 60  # the cool-down is over
     KEYS["keys"].append(jwk(new, kid="new", alg="RS256"))
     try:
@@ -342,8 +341,7 @@ async def test_who_comes_with_a_key_that_is_just_being_published_is_not_refused(
 
 
 async def test_an_unknown_key_waits_for_one_fetch_and_no_longer(scene: Scene) -> None:
-    feed = scene.edge.worker.parts.feed_of("p")
-    assert feed is not None
+    feed = scene.edge.worker.parts._issuers._jwks["p"]
     feed._attempted -= 60
     unknown = bearer(token("nobody's"))
     for _ in range(2):
