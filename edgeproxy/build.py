@@ -16,11 +16,12 @@ from edgeproxy.clock import steady
 from edgeproxy.config import Config
 from edgeproxy.config_sections import MachineSection
 from edgeproxy.decision import Cause
+from edgeproxy.door import Limits
 from edgeproxy.errors import ConfigError
 from edgeproxy.feeds.exposures import ExposureSink, exposure_sinks
 from edgeproxy.feeds.geo_database import GeoFeed
 from edgeproxy.fetch import Fetcher
-from edgeproxy.hallway import Hallway, Limits
+from edgeproxy.hallway import Hallway
 from edgeproxy.http.forwarding import TrustedProxies
 from edgeproxy.http.pages import use_page
 from edgeproxy.large_files import LargeFiles

@@ -11,11 +11,30 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.decision import Cause, Serve
 from edgeproxy.http.message import Field
+from edgeproxy.record import record
 
 if TYPE_CHECKING:
     import asyncio
 
 PAUSE_AT = 64 * 1024  # bytes of an unread request body before the client is paused
+
+
+@record
+class Limits:
+    """What a client may cost; seconds and bytes. The defaults stand in `config.ServerLimits`."""
+
+    head_timeout: float
+    head_size: int
+    head_fields: int
+    url_size: int
+    body_size: int
+    body_gap: float
+    keep_alive: float
+    keep_alive_requests: int
+    send_gap: float
+    connections: int
+    drain: float
+    drain_idle: float
 
 
 class Report:

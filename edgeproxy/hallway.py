@@ -5,7 +5,6 @@ A door builds a `Request`, asks `decide`, writes what can be written, and hands 
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from itertools import count
@@ -15,7 +14,7 @@ from edgeproxy.cache.purge import apply_purges
 from edgeproxy.clock import DateLine, steady, wall
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Decision, Delay, Fetch, Serve, ServeStale
-from edgeproxy.door import Door, Report
+from edgeproxy.door import Door, Limits, Report
 from edgeproxy.errors import RequestError
 from edgeproxy.fetch import Fetcher
 from edgeproxy.http.message import Field, Request
@@ -26,28 +25,9 @@ from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.outcome import Outcome
 from edgeproxy.pipeline import Edge, Visit, decide
 from edgeproxy.purge_log import PurgeLog
-from edgeproxy.record import record
+from edgeproxy.waiting import WaitingRoom
 
 logger = logging.getLogger("edgeproxy.door")
-MOST_HELD = 1024  # refusals of one worker that wait
-
-
-@record
-class Limits:
-    """What a client may cost; seconds and bytes. The defaults stand in `config.ServerLimits`."""
-
-    head_timeout: float
-    head_size: int
-    head_fields: int
-    url_size: int
-    body_size: int
-    body_gap: float
-    keep_alive: float
-    keep_alive_requests: int
-    send_gap: float
-    connections: int
-    drain: float
-    drain_idle: float
 
 
 class DoorMeters(Protocol):
@@ -104,7 +84,7 @@ class Hallway:
         self._prefix = prefix
         self._ids = count(1)
         self._stamps: dict[str, bytes] = {}
-        self._held = 0
+        self._waiting = WaitingRoom(self._resume)
         self._purge_log = purge_log
         self._purged = purge_log.head  # [0] is the log's position: one read tells whether to look
 
@@ -144,34 +124,13 @@ class Hallway:
     def fetch(self, visit: Visit, ctx: Context, fetch: Fetch | Delay, door: Door) -> None:
         """Answer through `door` from the origin, or when it is the request's turn."""
         if isinstance(fetch, Delay):
-            self._wait(visit, ctx, fetch, door)
+            self._waiting.wait(visit, ctx, fetch, door)
             return
         self.fetcher.start(Job(_onward(visit, ctx), ctx, fetch, door))
 
     def refresh(self, visit: Visit, ctx: Context, fetch: Fetch) -> None:
         """Refresh an entry behind the client's back."""
         self.fetcher.refresh(Job(_onward(visit, ctx), ctx, fetch, None))
-
-    def _wait(self, visit: Visit, ctx: Context, delay: Delay, door: Door) -> None:
-        """Go on when the delay is over. Only so many refusals wait; the others are given at once."""
-        if delay.refusal is None:
-            visit.route.meters.delayed()
-            asyncio.get_running_loop().call_later(delay.seconds, self._resume, visit, ctx, delay, door)
-        elif self._held >= MOST_HELD:
-            door.serve(delay.refusal)
-        else:
-            self._held += 1
-            held = _Held(lambda: self._release(visit, ctx, delay, door))
-            held.timer = asyncio.get_running_loop().call_later(delay.seconds, held.end)
-            if delay.until is not None:
-                delay.until(held.end)
-
-    def _release(self, visit: Visit, ctx: Context, delay: Delay, door: Door) -> None:
-        self._held -= 1
-        if delay.refusal is not None and delay.until is None:
-            door.serve(delay.refusal)  # a door whose client left takes nothing
-        else:
-            self._resume(visit, ctx, delay, door)
 
     def _resume(self, visit: Visit, ctx: Context, delay: Delay, door: Door) -> None:
         """A delay is over. The cache is asked now: what it holds may have changed meanwhile."""
@@ -281,23 +240,6 @@ class Hallway:
         self._meters.rejected(error.reason)
         if self.log is not None:
             self.log.append_rejected(peer, error.status, error.reason, wall())
-
-
-class _Held:
-    """A refusal that waits for the first of two things, and ends once."""
-
-    __slots__ = ("_release", "timer")
-
-    def __init__(self, release: Callable[[], None]) -> None:
-        self._release: Callable[[], None] | None = release
-        self.timer: asyncio.TimerHandle | None = None
-
-    def end(self) -> None:
-        release, self._release = self._release, None
-        if self.timer is not None:
-            self.timer.cancel()
-        if release is not None:
-            release()
 
 
 def _end(ctx: Context, now: float, sent: int, waited: float) -> None:

@@ -51,7 +51,7 @@ LAYERS = [
     {"cache", "policies", "origin", "observe"},
     {"routes"},
     {"feeds", "pipeline", "flight_table", "purge_journal", "large_files"},
-    {"peers", "tunnel", "expect", "compress"},
+    {"peers", "tunnel", "expect", "compress", "waiting"},
     {"outgoing"},
     {"trip"},
     {"job"},
