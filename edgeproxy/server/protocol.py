@@ -9,9 +9,6 @@ ASGI messages. What takes time becomes an `Exchange` that the fetch writes to. R
 
 from __future__ import annotations
 
-import socket
-import struct
-from collections import deque
 from typing import Any
 
 from edgeproxy.clock import steady, wall
@@ -21,28 +18,21 @@ from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import Framing
 from edgeproxy.http.message import Request
-from edgeproxy.http.replies import render_problem
 from edgeproxy.http.wire import STATUS_LINE, apply_edits, edits_as_lines, render_fields
 from edgeproxy.pipeline import Visit
+from edgeproxy.server.ending import CLOSE, Ending
 from edgeproxy.server.exchange import JOIN_BELOW, Exchange
-from edgeproxy.server.reading import RequestReader
 
 PIPELINE_CAP = 32  # requests parsed ahead of their turn on one connection
-DRAIN_CAP = 64 * 1024  # unread body bytes swallowed to keep a connection
-DRAIN_SECONDS = 1.0
-CLOSE = b"Connection: close\r\n"
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
 
 
-class EdgeProtocol(RequestReader):
+class EdgeProtocol(Ending):
     """One client connection."""
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.exchange: Exchange | None = None  # whose answer is under way
-        self.waiting: deque[Exchange] = deque()
         self.served = 0
-        self.unsent = 0  # bytes that the client had not taken when its deadline was set
 
     # --- connection
 
@@ -55,18 +45,6 @@ class EdgeProtocol(RequestReader):
             self.proxied = b""
         if refused:
             self._reject(RequestError(503, "too-many-connections", "This edge has no connection to spare."))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.hall.connection_lost(self)
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.lost()
-            self._count(exchange, "client-gone", steady())
-        self.waiting.clear()
-        super().connection_lost(exc)
-
-    def eof_received(self) -> None:
-        """The client sent its last byte; asyncio closes the transport when this returns None."""
 
     # --- what the reader reports
 
@@ -88,9 +66,6 @@ class EdgeProtocol(RequestReader):
             exchange.keep_alive = False  # whatever they are, they are not the next request
         self.flow.pause_reading()  # no byte of it is for anybody before the origin's 101 (A22)
         return True
-
-    def _busy(self) -> bool:
-        return self.exchange is not None or bool(self.waiting)
 
     def _body_complete(self) -> None:
         if self.exchange is None:
@@ -264,89 +239,7 @@ class EdgeProtocol(RequestReader):
                 self._next()
             self._rest()
 
-    def _count(self, exchange: Exchange, ending: str, now: float) -> None:
-        self.hall.observe(exchange, ending, now)
-
-    def _close(self) -> None:
-        self.closing = True
-        self.at_rest = False
-        self.transport.close()
-
-    def _close_or_drain(self) -> None:
-        """The answer came before the body ended: swallow a little of it, so that the client can read
-        the answer before it sees the connection close (RFC 9112 §9.6)."""
-        self.closing = self.draining = True
-        self.body_left = DRAIN_CAP
-        self.deadline = steady() + DRAIN_SECONDS
-        self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-
-    def _drained(self, size: int) -> None:
-        self.body_left -= size
-        if self.body_left < 0:
-            self.transport.close()
-
-    def exchange_aborted(self, exchange: Exchange) -> None:
-        """An answer broke off: nobody must take it for whole. A reset says so where the close is the end."""
-        self._count(exchange, "aborted", steady())
-        self.exchange = None
-        self.closing = True
-        if exchange.until_close:
-            connected = self.transport.get_extra_info("socket")
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        self.transport.abort()
-
-    def _close_after_answer(self) -> None:
-        self.closing = True
-        self.at_rest = False
-        if not self._busy():
-            self.transport.close()
-
-    def _reject(self, error: RequestError) -> None:
-        """Refuse what could not be parsed or admitted, and close; nothing of it is kept."""
-        if self.closing or self._nobodys():
-            return
-        self.closing = True
-        self.at_rest = False
-        self.waiting.clear()
-        self.hall.rejected(self.peer, error)
-        if self.exchange is not None and self.exchange.received:
-            return  # it was a request behind this one, whose answer comes all the same, and is the last
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.lost()
-            self.hall.over(exchange, steady())
-            if exchange.started:  # what is under way must not be mixed with ours
-                self.transport.abort()
-                return
-        answer = render_problem(error.status, error.reason, error.detail, self.hall.next_request_id())
-        date = self.hall.date_line(wall())
-        self.transport.write(
-            answer.head + self.hall.edge.signature_lines + date + CLOSE + b"\r\n" + answer.body
-        )
-        self.transport.close()
-
-    def _nobodys(self) -> bool:
-        """Did the fault come behind a whole request that said close? Such bytes are not looked at (RFC 9112
-        §9.6)."""
-        last = self.waiting[-1] if self.waiting else self.exchange
-        return last is not None and not last.keep_alive and last.received
-
-    # --- deadlines, flow, shutdown
-
-    def on_deadline(self) -> None:
-        """The sweeper found `deadline` in the past."""
-        if self.flow.write_paused:
-            left = self.transport.get_write_buffer_size()
-            if left < self.unsent:  # slow, but reading
-                self.unsent, self.deadline = left, steady() + self.limits.send_gap
-            else:
-                self.transport.abort()
-        elif self.draining or self.closing or not (self.in_head or self.receiving or self.proxied):
-            self.transport.close()
-        else:
-            self._reject(RequestError(408, "timeout", "The request did not arrive in time."))
+    # --- flow
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -369,8 +262,3 @@ class EdgeProtocol(RequestReader):
             self.flow.resume_reading()
         if exchange.on_drain is not None:
             exchange.on_drain()
-
-    def shutdown(self) -> None:
-        """Drain: idle connections get a moment for a request already on its way, then close."""
-        if not self._busy() and not self.in_head:
-            self.deadline = min(self.deadline, steady() + self.limits.drain_idle)

@@ -4,14 +4,12 @@ uvicorn's httptools protocol, with every limit of the door (head, fields, URL, f
 checks that llhttp leaves to us. Rules of the place:
 1. After anything malformed the connection closes and nothing behind it is answered (reliability A16).
 2. Deadlines are absolute and swept, not timers: a byte now and then does not extend them (A133).
-3. A head whose field lines are, byte for byte, those of the connection's last request is not parsed
-   again: clients repeat them, and the same bytes mean the same. Only its request line is read.
+3. A head whose field lines repeat is not parsed again: see `repeated`.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -25,6 +23,7 @@ from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.http.proxy_protocol import Complete, parse
 from edgeproxy.http.target import split_target
 from edgeproxy.pipeline import Visit
+from edgeproxy.server.repeated import learn, revisit
 
 if TYPE_CHECKING:
     from edgeproxy.hallway import Hallway
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("edgeproxy.door")
 
 CHUNK_OVERHEAD = 4096  # bytes of chunk extensions and trailers per message (A8)
-LONGEST_REPEATED = 4096  # bytes of field lines kept for comparing
-VISITS = 16  # request lines remembered with them
-_LINE = re.compile(rb"(GET|HEAD) (/[!-\"$-\[\]^-~]*)")
 
 
 class RequestReader(HttpToolsProtocol):
@@ -107,7 +103,7 @@ class RequestReader(HttpToolsProtocol):
             if rest == self.known:
                 visit = self.visits.get(line)
                 if visit is None or visit.edge is not self.hall.edge:
-                    visit = self._revisit(line)
+                    visit = revisit(self, line)
                 if visit is not None:
                     self._answer(visit, keep_alive=True, http10=False)
                     return
@@ -149,49 +145,12 @@ class RequestReader(HttpToolsProtocol):
                 self._reject(RequestError(400, "bad-framing", "Chunk extensions or trailers are too large."))
         else:
             if rested and self.visit is not None:
-                self._learn(data, self.visit)
+                learn(self, data, self.visit)
             self._rest()
 
     def _rest(self) -> None:
         """Nothing is under way any more, unless something is."""
         self.at_rest = not (self.closing or self.in_head or self.receiving is not None or self._busy())
-
-    # --- heads that repeat
-
-    def _learn(self, data: bytes, visit: Visit) -> None:
-        """Remember a head that came in one read, alone and whole."""
-        line, _, rest = data.partition(b" HTTP/1.1\r\n")
-        if self.begun != 1 or _LINE.fullmatch(line) is None or not 0 < len(rest) <= LONGEST_REPEATED:
-            return
-        if rest != self.known:
-            self.known = rest
-            self.visits.clear()
-        elif len(self.visits) >= VISITS:
-            self.visits.clear()
-        self.visits[line] = visit
-
-    def _revisit(self, line: bytes) -> Visit | None:
-        """The visit of another request line above the same fields; None: the parser shall judge it."""
-        last = next(iter(self.visits.values()), None)
-        match = _LINE.fullmatch(line)
-        limits = self.limits
-        if (
-            last is None
-            or match is None
-            or len(line) > min(limits.url_size, limits.head_size - LONGEST_REPEATED)
-        ):
-            return None
-        before = last.received
-        try:
-            host, path, query = split_target(match[2], before.headers.index[b"host"], secure=before.secure)
-        except RequestError:
-            return None
-        request = Request(match[1], host, path, query, before.headers, self.peer, before.secure)
-        visit = Visit(self.hall.edge, request)
-        if last.edge is not visit.edge or len(self.visits) >= VISITS:
-            self.visits.clear()
-        self.visits[line] = visit
-        return visit
 
     # --- around requests
 

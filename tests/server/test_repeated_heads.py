@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.server.reading import LONGEST_REPEATED, RequestReader
+from edgeproxy.server.reading import RequestReader
+from edgeproxy.server.repeated import LONGEST_REPEATED, learn
 from tests.helpers.edge import Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -161,6 +162,6 @@ def test_what_is_remembered_is_bounded(heads: list[tuple[bytes, bytes]]) -> None
     reader = object.__new__(RequestReader)
     reader.known, reader.visits, reader.begun = None, {}, 1
     for line, rest in heads:
-        reader._learn(line + b" HTTP/1.1\r\n" + rest, object())  # type: ignore[arg-type]
+        learn(reader, line + b" HTTP/1.1\r\n" + rest, object())  # type: ignore[arg-type]
     assert len(reader.known or b"") <= LONGEST_REPEATED
     assert all(line.startswith((b"GET /", b"HEAD /")) for line in reader.visits)
