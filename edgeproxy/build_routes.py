@@ -105,11 +105,16 @@ class RouteBuilder:
         ident = config.edge.id.encode()
         signature = ((b"Via", b"1.1 " + ident), (b"X-Served-By", config.edge.pop.encode()))
         routes = [(_match(section), self._route(section, ident)) for section in config.routes]
+
+        def purged_as(url: bytes) -> bytes:
+            return table.purged_as(url)
+
+        table = RouteTable(routes, self._refused, self._purge_route(purged_as))
         return Edge(
             ident=ident,
             signature=signature,
             signature_lines=render_fields(signature),
-            routes=RouteTable(routes, self._refused, self._purge_route()),
+            routes=table,
             store=self._store,
             client_address=self._trusted.client_address,
             says_https=self._trusted.says_https,
@@ -220,14 +225,14 @@ class RouteBuilder:
             self.feeds.append(feed.run)
         return cast("Snapshot[T]", feed.snapshot)
 
-    def _purge_route(self) -> Route | None:
+    def _purge_route(self, purged_as: Callable[[bytes], bytes]) -> Route | None:
         section = self._config.cache.purge_method
         if section is None or section.token is None:
             return None
 
         def append(location: bytes, soft: bool) -> int:
             self._slot.counter("edgeproxy_purges_total", kind=PurgeKind.URL.word).inc()
-            return self._shared.purge_log.append(PurgeKind.URL, location, soft)
+            return self._shared.purge_log.append(PurgeKind.URL, purged_as(location), soft)
 
         return self._refused(PurgeByMethod(section.clients, section.token.get_secret_value(), append))
 

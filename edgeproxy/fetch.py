@@ -14,6 +14,7 @@ from typing import Any
 from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight, Flights
+from edgeproxy.cache.key import location_of
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import (
     Again,
@@ -114,11 +115,9 @@ class Fetcher:
         flight = self.flights.find(key)
         if flight is None or not flight.joinable:
             return False
-        store, request = job.visit.edge.store, job.visit.request
-        if flight.position != store.position:
-            location = (request.host, request.path, request.query)
-            if store.purged_since(location, flight.position):
-                return False  # what it brings had been purged before this client asked
+        store = job.visit.edge.store
+        if flight.position != store.position and store.purged_since(location_of(key), flight.position):
+            return False  # what it brings had been purged before this client asked
         if flight.join is None:
             flight.jobs.append(job)
         else:

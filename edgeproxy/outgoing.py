@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from edgeproxy.cache.key import normalised_query, only_keyed, without_parameters
+from edgeproxy.cache.key import only_keyed
 from edgeproxy.door import RequestBody
 from edgeproxy.http.message import Field
 from edgeproxy.origin.connection import OriginConnection
@@ -63,13 +63,8 @@ def head_of(
 
 def _target(job: Job) -> bytes:
     """Path and query as the origin sees them: what the key leaves out is not sent either (A48)."""
-    request, route = job.visit.request, job.visit.route
-    query = request.query
-    if query:
-        if route.rule is not None:
-            query = normalised_query(route.rule, query)
-        if route.hidden_query and query:
-            query = without_parameters(query, route.hidden_query)
+    request = job.visit.request
+    query = job.visit.route.counted(request.query) if request.query else b""
     return request.path + b"?" + query if query else request.path
 
 

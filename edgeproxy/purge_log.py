@@ -66,6 +66,12 @@ def split_location(value: bytes) -> tuple[bytes, bytes, bytes]:
     return host, slash + path, query
 
 
+def joined_location(location: tuple[bytes, bytes, bytes]) -> bytes:
+    """The value of a URL purge of a location: the inverse of `split_location`."""
+    host, path, query = location
+    return host + path + (b"?" + query if query else b"")
+
+
 class PurgeLog:
     """The ring, `size` bytes. Create it before forking. `head[0]` is `position` without a call."""
 

@@ -7,15 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edgeproxy.cache.key import normalised_query
+from edgeproxy.cache.key import without_parameters as without_query
 from edgeproxy.context import Context, Policy, Verdict
 from edgeproxy.http.coding import CodingRule
 from edgeproxy.http.last_hop import LIMITED, LastHop, max_forwards
-from edgeproxy.http.message import Field, Request, Response
+from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.http.target import without_parameters
+from edgeproxy.purge_log import joined_location, split_location
 from edgeproxy.record import record
 
 if TYPE_CHECKING:
+    from edgeproxy.cache.entry import Location
     from edgeproxy.cache.rule import CacheRule
     from edgeproxy.observe.compression import CodingMeters
     from edgeproxy.observe.outcome import RouteMeters
@@ -107,6 +111,12 @@ class Route:
     upgraded: Route | None = None  # the same route for requests that want to be one
     confine: Callable[[Context], str] | None = None  # who may overrule an origin that a policy names
 
+    def counted(self, query: bytes) -> bytes:
+        """The query as key and origin see it: without what this route leaves out (A48)."""
+        if self.rule is not None:
+            query = normalised_query(self.rule, query)
+        return without_query(query, self.hidden_query) if self.hidden_query and query else query
+
 
 @record
 class Match:
@@ -163,6 +173,17 @@ class RouteTable:
         if not allowed:
             return self._unknown_host
         return self._not_allowed(allowed)
+
+    def stored_as(self, location: Location) -> Location:
+        """Host, path and query that the answers to a GET of this URL are stored under."""
+        host, path, query = location
+        if not query:
+            return location
+        return host, path, self.find(Request(b"GET", host, path, query, Headers([]), "")).counted(query)
+
+    def purged_as(self, url: bytes) -> bytes:
+        """The value of the purge of a URL, `host/path?query`."""
+        return joined_location(self.stored_as(split_location(url)))
 
     def _not_allowed(self, allowed: set[bytes]) -> Route:
         allow = (b"Allow", b", ".join(sorted(allowed)))

@@ -29,6 +29,6 @@ def invalidate(trip: Trip) -> None:
     visit = trip.job.visit
     store, request = visit.edge.store, visit.request
     for target in invalidation_targets(request, trip.status, trip.headers):
-        store.invalidate(target)
+        store.invalidate(visit.edge.routes.stored_as(target))
     for group in invalidated_groups(request, trip.status, trip.headers):
         store.invalidate_group(group)

@@ -29,7 +29,7 @@ from edgeproxy.admin.revoke import RevokeError, parse_revoke
 from edgeproxy.errors import RequestError
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.metrics import render
-from edgeproxy.purge_log import PurgeLog
+from edgeproxy.purge_log import PurgeKind, PurgeLog
 
 MAX_BODY = 64 * 1024
 PURGE_WAIT = 0.5  # seconds an answer waits for the workers; then it says how many it did not hear from
@@ -71,6 +71,7 @@ class AdminState:
     origins: Callable[[], Mapping[str, object]]  # of every origin: its servers, and what is believed of them
     config: Callable[[], Mapping[str, object]]  # secrets already masked
     workers: Callable[[], int]  # that take traffic, and will hear of a purge
+    purged_as: Callable[[bytes], bytes]  # `host/path?query` without the parameters that its route leaves out
     started_at: float  # wall clock, epoch seconds
     experiments: Callable[[], Mapping[str, object]] = dict  # how the variants of each do
     clock: Callable[[], float] = field(default=time.time)
@@ -129,11 +130,12 @@ class _Api:
             purge = parse_purge(await _parameters(request))
         except PurgeError as error:
             raise _ProblemError(400, "bad-purge", str(error)) from None
-        position = self._state.purge_log.append(purge.kind, purge.value, purge.soft)
+        value = self._state.purged_as(purge.value) if purge.kind is PurgeKind.URL else purge.value
+        position = self._state.purge_log.append(purge.kind, value, purge.soft)
         self._state.slot.counter("edgeproxy_purges_total", kind=purge.kind.word).inc()
-        value = purge.value.decode("utf-8", "backslashreplace")
-        done = {"purged": purge.kind.word, "value": value, "soft": purge.soft, "position": position}
-        return _json(done | await self._reached(purge.value, position))
+        text = value.decode("utf-8", "backslashreplace")
+        done = {"purged": purge.kind.word, "value": text, "soft": purge.soft, "position": position}
+        return _json(done | await self._reached(value, position))
 
     async def _reached(self, value: bytes, position: int) -> dict[str, object]:
         """How many workers applied it, and how many responses that was. They look every 50 ms."""

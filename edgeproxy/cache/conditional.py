@@ -65,8 +65,12 @@ def _unmodified(since: bytes, entry: Entry) -> bool:
     instant = parse_date(since)
     modified = parse_date(entry.last_modified)
     if modified is None:
-        modified = parse_date(dict(entry.response.fields).get(b"Date"))
+        modified = parse_date(_date(entry))
     return instant is not None and modified is not None and modified <= instant
+
+
+def _date(entry: Entry) -> bytes | None:
+    return next((value for name, value in entry.response.fields if name.lower() == b"date"), None)
 
 
 def validates(entry: Entry, headers: Headers) -> bool:
@@ -79,8 +83,11 @@ def validates(entry: Entry, headers: Headers) -> bool:
 
 
 def freshened_fields(entry: Entry, fields: list[Field]) -> list[Field]:
-    """The entry's fields with those of a 304 in their place (RFC 9111 §3.2)."""
-    news = [field for field in fields if field[0].lower() not in _KEPT]
+    """The entry's fields with those of a 304 in their place (RFC 9111 §3.2). A weak ETag stays: the same tag
+    without its `W/` would promise bytes that nobody compared."""
+    weak = entry.etag is not None and entry.etag.startswith(b"W/")
+    kept = _KEPT | {b"etag"} if weak else _KEPT
+    news = [field for field in fields if field[0].lower() not in kept]
     names = {name.lower() for name, _ in news}
     stored = [field for field in entry.response.fields if field[0].lower() not in names]
     return [field for field in stored if field[0].lower() != b"content-length"] + news

@@ -15,6 +15,9 @@ FOREVER = 2**31  # RFC 9111 §1.2.2: larger values count as this
 _PART = re.compile(
     rb"\s*([!#$%&'*+\-.^_`|~0-9A-Za-z]+)(?:(\s*=\s+|\s+=\s*)[^,]*|=(\"(?:[^\"\\]|\\.)*\"|[^\s,\"]*))?\s*(?:,|$)"
 )
+_QUOTED_PAIR = re.compile(rb"\\(.)")
+_WORD = re.compile(rb"[a-z-]+")
+_RESTRICTS = frozenset({b"no-store", b"no-cache", b"private", b"must-revalidate", b"max-age", b"s-maxage"})
 _MEMO_CAP = 2048
 _LONGEST = 8192  # bytes of a field worth reading; what is longer forbids storing
 
@@ -39,6 +42,7 @@ class Directives:
     min_fresh: int | None = None
     max_stale: int | None = None
     only_if_cached: bool = False
+    immutable: bool = False
 
 
 NONE = Directives()
@@ -51,6 +55,7 @@ FLAGS = {
     b"proxy-revalidate": "proxy_revalidate",
     b"must-understand": "must_understand",
     b"only-if-cached": "only_if_cached",
+    b"immutable": "immutable",
 }
 AGES = {
     b"max-age": "max_age",
@@ -89,10 +94,11 @@ def _parse(value: bytes) -> Directives:
             found["min_fresh"] = max(age, int(found.get("min_fresh", 0)))  # type: ignore[arg-type]
         elif name in _FIELD_LISTS:
             flag, fields = _FIELD_LISTS[name]
-            if argument is None or not argument.strip(b' "'):
-                found[flag] = True
+            if argument is None or argument[:1] != b'"' or not argument.strip(b' "'):
+                found[flag] = True  # an argument without quotes is none that a sender may make
             else:
-                names = {part.strip().lower() for part in argument.strip(b'"').split(b",")}
+                plain = _QUOTED_PAIR.sub(rb"\1", argument[1:-1])
+                names = {part.strip().lower() for part in plain.split(b",")}
                 found[fields] = frozenset(names - {b""}) | found.get(fields, frozenset())  # type: ignore[operator]
     return Directives(**found)  # type: ignore[arg-type]
 
@@ -110,7 +116,11 @@ def _split(value: bytes) -> Iterator[tuple[bytes, bytes | None]]:
                 yield b"", None
                 return
             comma = value.find(b",", position)
-            position = len(value) if comma < 0 else comma + 1
+            end = len(value) if comma < 0 else comma
+            for word in _WORD.findall(value[position:end].lower()):
+                if word in _RESTRICTS:  # `private; max-age=60`: nobody means less than that
+                    yield word, None
+            position = end + 1
             continue
         position = match.end()
         # space around the `=` is not in the grammar: as if there were no argument that can be read

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from urllib.parse import unquote_to_bytes
 
+from edgeproxy.cache.entry import Location
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.context import Context
 from edgeproxy.http.codings import canonical_codings
@@ -26,6 +27,18 @@ def primary_key(rule: CacheRule, request: Request, query: bytes, ctx: Context) -
         for part in _dimensions(rule, request, ctx):
             key += b"%d:%b" % (len(part), part)
     return key
+
+
+def location_of(key: bytes) -> Location:
+    """Host, path and query that a primary key begins with."""
+    parts: list[bytes] = []
+    at = 1
+    for _ in range(3):
+        colon = key.index(b":", at)
+        end = colon + 1 + int(key[at:colon])
+        parts.append(key[colon + 1 : end])
+        at = end
+    return parts[0], parts[1], parts[2]
 
 
 def _dimensions(rule: CacheRule, request: Request, ctx: Context) -> list[bytes]:

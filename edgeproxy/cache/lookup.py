@@ -48,9 +48,9 @@ def lookup(
         return hit(rule, request, entry, now)
     if wishes.only_if_cached:
         return _not_cached(request, ctx)
-    if request.method == b"HEAD":
-        return Fetch(Cause.STALE)
     fresh = now < entry.fresh_until and not entry.must_validate
+    if request.method == b"HEAD":
+        return Fetch(Cause.REQUEST if fresh else Cause.STALE)
     if fresh and ctx.notes is None and not store.forced.allows(key, now):
         return hit(rule, request, entry, now)
     fetch = Fetch(Cause.REQUEST if fresh else Cause.STALE, key, entry)
@@ -84,15 +84,25 @@ def _satisfies(wishes: Directives, entry: Entry, now: float) -> bool:
     """May this entry be used for these request directives without asking (§5.2.1)?"""
     if wishes.no_cache or entry.must_validate:
         return False
-    age = entry.age(now)
-    if wishes.max_age is not None and age > wishes.max_age:
-        return False
     left = entry.fresh_until - now
+    if (
+        wishes.max_age is not None
+        and entry.age(now) > wishes.max_age
+        and not (left > 0 and _immutable(entry))
+    ):
+        return False
     if wishes.min_fresh is not None and left < wishes.min_fresh:
         return False
     if left > 0:
         return True
     return wishes.max_stale is not None and not entry.never_stale and -left <= wishes.max_stale
+
+
+def _immutable(entry: Entry) -> bool:
+    """Has the origin promised that it stays as it is while it is fresh? Only `no-cache` asks again then
+    (RFC 8246 §2)."""
+    values = [value for name, value in entry.response.fields if name.lower() == b"cache-control"]
+    return any(parse_cache_control(value).immutable for value in values)
 
 
 def _not_cached(request: Request, ctx: Context) -> Serve:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import assert_never
 
 from edgeproxy.cache.clocks import PurgeClocks
-from edgeproxy.cache.entry import Entry, Location
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.purge_log import Purge, PurgeKind, PurgeLog, split_location
 
@@ -57,9 +57,3 @@ def matcher(purge: Purge) -> Callable[[Entry], bool]:
             return lambda entry: entry.location[0] == host and entry.location[1].startswith(path)
         case _:
             assert_never(purge.kind)
-
-
-def joined_location(location: Location) -> bytes:
-    """The value of a URL purge of a location: the inverse of `split_location`."""
-    host, path, query = location
-    return host + path + (b"?" + query if query else b"")

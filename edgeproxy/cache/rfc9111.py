@@ -15,7 +15,12 @@ from edgeproxy.record import record
 # RFC 9110 §15.1, less those that tell one client about its own request (reliability A52)
 HEURISTIC = frozenset({200, 203, 204, 300, 301, 308, 404, 410})
 # Never stored: partial and validation answers, and errors that a crafted request provokes (A52)
-NEVER = frozenset({206, 304, 400, 401, 403, 407, 408, 413, 414, 416, 421, 425, 428, 429, 431, 511})
+NEVER = frozenset(
+    {
+        206, 304, 400, 401, 403, 406, 407, 408, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428,
+        429, 431, 511,
+    }
+)  # fmt: skip
 UNDERSTOOD = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 501})
 VARY_NAMES = 16  # a Vary of more names is not worth storing
 UNBOUNDED_VARY = frozenset({b"*", b"cookie", b"user-agent"})  # as many variants as clients (A64)
@@ -42,7 +47,7 @@ def assess(
     override = rule.freshness_of(status)
     control, targeted = response_control(headers, rule.ident)
     if override is not None and override.ignore:
-        control, targeted = Directives(private=control.private), True
+        control, targeted = Directives(private=control.private, private_fields=control.private_fields), True
     refused = _must_not_store(rule, request, status, headers, control)
     if refused:
         return refused

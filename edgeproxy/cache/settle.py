@@ -5,10 +5,10 @@ from __future__ import annotations
 from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.cache.conditional import answer, freshened_fields, validates
 from edgeproxy.cache.entry import Entry, Location, make_stamp
-from edgeproxy.cache.key import variant_key
+from edgeproxy.cache.key import location_of, variant_key
 from edgeproxy.cache.rfc9111 import Assessment, assess, corrected_age, vary_names
 from edgeproxy.cache.rule import CacheRule
-from edgeproxy.cache.tags import response_tags
+from edgeproxy.cache.tags import TAGS, response_tags
 from edgeproxy.decision import Cause, Fetch, Serve
 from edgeproxy.http.dates import format_date, parse_date
 from edgeproxy.http.fields import end_to_end_fields
@@ -111,7 +111,7 @@ def settle(
         return Pass("too-many-tags")
     return Store(
         fetch.key,
-        (request.host, request.path, request.query),
+        location_of(fetch.key),
         verdict,
         variant_key(verdict.names, request.headers),
         tuple(_kept(headers, verdict)),
@@ -206,9 +206,16 @@ def freshen(
         entry.response.body,
         verdict,
         entry.position,
-        entry.tags,
+        _tags(rule, request, entry, headers),
         entry.file,
     )
+
+
+def _tags(rule: CacheRule, request: Request, entry: Entry, headers: Headers) -> frozenset[bytes]:
+    """Those of the entry and of the 304: what it may not name again can still be purged by."""
+    news = response_tags(request, headers, rule.tag_fields)
+    every = entry.tags | news if news else entry.tags
+    return every if len(every) <= TAGS else news or entry.tags
 
 
 def _entry(

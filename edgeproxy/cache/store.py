@@ -13,11 +13,11 @@ from zlib import crc32
 from edgeproxy.cache.clocks import PurgeClocks, Purged
 from edgeproxy.cache.entry import Entry, Location
 from edgeproxy.cache.memory import MemoryStore
-from edgeproxy.cache.purge import apply_purges, joined_location
+from edgeproxy.cache.purge import apply_purges
 from edgeproxy.cache.tags import is_group
 from edgeproxy.context import Clock
 from edgeproxy.http.message import Headers
-from edgeproxy.purge_log import MAX_VALUE, Purge, PurgeKind, PurgeLog
+from edgeproxy.purge_log import MAX_VALUE, Purge, PurgeKind, PurgeLog, joined_location
 
 HELD = 2**20  # places that say whether a URL was ever stored by anybody; URLs may share one
 LOOK_AGAIN = 0.5  # seconds until a stale entry is looked for below once more

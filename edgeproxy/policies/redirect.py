@@ -11,13 +11,14 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from edgeproxy.context import Context, Verdict
-from edgeproxy.http.message import Request, Response
+from edgeproxy.http.message import SAFE, Request, Response
 from edgeproxy.http.replies import redirect
 from edgeproxy.http.target import without_parameters
 from edgeproxy.policies.templates import Template, taker
 from edgeproxy.units import Model
 
 _MOST = 10_000
+_KEEPS_METHOD = {301: 308, 302: 307}  # for unsafe methods: many a client makes a GET of them (A42)
 
 
 class RedirectRule(Model):
@@ -33,7 +34,8 @@ class RedirectRule(Model):
     """Target of `path` or `regex`: `https://www.example.com/new/{rest}`, `/item/{1}`, `https://{host}{path}`.
     The query goes along where the target has none."""
     status: Literal[301, 302, 303, 307, 308] = 308
-    """301 and 308 are for good; 307 and 308 keep the method."""
+    """301 and 308 are for good; 303 makes a GET of every method. Unsafe methods stay what they are: they get
+    308 for 301 and 307 for 302."""
 
     @model_validator(mode="after")
     def _is_one(self) -> RedirectRule:
@@ -79,7 +81,8 @@ class Redirect:
         if location is None:
             return None
         ctx.reason = "redirected"
-        return redirect(self._status, location)
+        status = self._status if request.method in SAFE else _KEEPS_METHOD.get(self._status, self._status)
+        return redirect(status, location)
 
     def _location(self, request: Request) -> bytes | None:
         path = without_parameters(request.path)

@@ -45,6 +45,7 @@ class Control:
             experiments=self._experiments,
             config=self._config,
             workers=shared.ready_workers,
+            purged_as=self._purged_as,
             started_at=shared.started_at,
         )
         self.app = admin_app(self._state)
@@ -66,6 +67,9 @@ class Control:
 
     def _experiments(self) -> Mapping[str, object]:
         return experiments_report(self.shared.cells, self.parts.config.experiments)
+
+    def _purged_as(self, url: bytes) -> bytes:
+        return self.parts.edge.routes.purged_as(url)
 
     def _config(self) -> Mapping[str, object]:
         return {"file": str(self.shared.path), "yaml": dump(self.parts.config)}

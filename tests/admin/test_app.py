@@ -57,6 +57,7 @@ def state() -> AdminState:
         origins=lambda: {"main": {"servers": []}},
         config=lambda: {"admin": {"token": "***"}},
         workers=lambda: 0,
+        purged_as=lambda url: url.removesuffix(b"&utm_x=1"),
         started_at=1000.0,
         clock=lambda: 1012.5,
     )
@@ -165,15 +166,17 @@ async def test_without_a_configured_token_it_is_closed_and_says_how_to_open_it(
 @pytest.mark.parametrize("scheme", [b"Bearer", b"bearer", b"BEARER "])
 async def test_a_purge_is_appended_and_counted(client, state, scheme):
     headers = {"Authorization": scheme + b" " + TOKEN.encode()}
-    answer = await client.post("/purge", json={"url": "http://A.example/x", "soft": True}, headers=headers)
+    answer = await client.post(
+        "/purge", json={"url": "http://A.example/x?a=1&utm_x=1", "soft": True}, headers=headers
+    )
     assert answer.status_code == 200
     position = state.purge_log.position
     assert answer.json() == {
-        "purged": "url", "value": "a.example/x", "soft": True, "position": position,
+        "purged": "url", "value": "a.example/x?a=1", "soft": True, "position": position,
         "workers": {"reached": 0, "running": 0}, "responses": 0,
     }  # fmt: skip
     [purge] = state.purge_log.since(0)[0]
-    assert (purge.kind, purge.value, purge.soft) == (PurgeKind.URL, b"a.example/x", True)
+    assert (purge.kind, purge.value, purge.soft) == (PurgeKind.URL, b"a.example/x?a=1", True)
     assert 'edgeproxy_purges_total{kind="url"} 1.0' in (await client.get("/metrics")).text
 
 

@@ -310,6 +310,8 @@ class Model:
     def _freshen(self, one: Stored, request: Fields, fields: Fields, now: float, then: float) -> None:
         """§3.2, §4.3.4."""
         kept = {"content-encoding", "content-length", "content-range", "content-md5", "transfer-encoding"}
+        if one.fields.get("etag", "").startswith("W/"):
+            kept.add("etag")  # house: what was compared weakly does not become strong
         # RFC 9110 §6.6.1: without a Date it is of the moment it came
         one.fields = {name: value for name, value in one.fields.items() if name not in ("age", "date")}
         one.fields |= {name: value for name, value in fields.items() if name not in kept | {"set-cookie"}}

@@ -29,7 +29,7 @@ DATE = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT"}
 )
 def test_what_is_held(control: str, at: float, said: str) -> None:
     answer = headers({**DATE, "Cache-Control": control, "ETag": '"a"', "Vary": "B, A"})
-    verdict = settle(rule(), request(), Fetch(Cause.URI_MISS, b"k"), 200, answer, NOW, NOW)
+    verdict = settle(rule(), request(), Fetch(Cause.URI_MISS, b"h1:h2:/a0:"), 200, answer, NOW, NOW)
     assert isinstance(verdict, Store)
     assert held(build_entry(verdict, b"", 0), NOW + at) == f"{said}, chosen by a, b"
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from edgeproxy.cache.clocks import PurgeClocks, Purged
 from edgeproxy.cache.entry import Entry
-from edgeproxy.cache.purge import joined_location, matcher
+from edgeproxy.cache.purge import matcher
 from edgeproxy.http.wire import response
-from edgeproxy.purge_log import Purge, PurgeKind, split_location
+from edgeproxy.purge_log import Purge, PurgeKind, joined_location, split_location
 from tests.helpers.requests import NOW
 
 

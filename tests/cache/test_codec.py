@@ -78,7 +78,7 @@ def test_times_hold_by_the_wall_clock_when_the_steady_one_starts_anew() -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.data())
-def test_a_flipped_bit_is_noticed(data: st.DataObject) -> None:
+def test_a76_a_flipped_bit_is_noticed(data: st.DataObject) -> None:
     record = bytearray(encode(sample(), 0.0))
     bit = data.draw(st.integers(0, len(record) * 8 - 1))
     record[bit // 8] ^= 1 << bit % 8
@@ -87,7 +87,7 @@ def test_a_flipped_bit_is_noticed(data: st.DataObject) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(st.data())
-def test_a_torn_spliced_or_foreign_record_is_nothing(data: st.DataObject) -> None:
+def test_a76_a_torn_spliced_or_foreign_record_is_nothing(data: st.DataObject) -> None:
     record = encode(sample(), 0.0)
     start = data.draw(st.integers(0, len(record)))
     end = data.draw(st.integers(start, len(record)))
@@ -111,6 +111,6 @@ def test_a_record_whose_lengths_lie_is_nothing_although_its_checksum_is_right() 
     assert decode(MAGIC + struct.pack("<I", crc32(content)) + content, 0.0) is None
 
 
-def test_another_version_is_nothing() -> None:
+def test_a76_another_version_is_nothing() -> None:
     record = encode(sample(), 0.0)
     assert decode(b"EPE0" + record[4:], 0.0) is None

@@ -21,10 +21,12 @@ from edgeproxy.cache.settle import (
     serve_entry,
     settle,
 )
+from edgeproxy.cache.tags import TAGS
 from edgeproxy.decision import Cause, Fetch, Serve, ServeStale
 from tests.helpers.requests import NOW, context, headers, request, rule
 
 RULE = rule()
+KEY = primary_key(RULE, request("/a"), b"", context())
 BASE = {
     "Date": "Fri, 15 Jan 2027 08:00:00 GMT",
     "ETag": '"v1"',
@@ -93,6 +95,36 @@ def test_the_origin_is_asked_when(values: dict[str, str], at: float, cause: Caus
 )
 def test_the_stored_response_is_good_enough_when(values: dict[str, str], at: float) -> None:
     assert isinstance(ask(stored()[0], values, at), Serve)
+
+
+@pytest.mark.parametrize(
+    ("control", "asked", "at", "served"),
+    [
+        pytest.param("max-age=60, immutable", "max-age=0", 9, True, id="RFC 8246 §2 a reload asks nobody"),
+        pytest.param("max-age=60, immutable", "max-age=5", 59, True, id="RFC 8246 §2 however old"),
+        pytest.param("max-age=60, immutable", "no-cache", 9, False, id="RFC 8246 §2 no-cache does"),
+        pytest.param("max-age=60, immutable", "min-fresh=55", 9, False, id="RFC 8246 §2 min-fresh too"),
+        pytest.param("max-age=60, immutable", "max-age=0", 61, False, id="RFC 8246 §2 only while fresh"),
+        pytest.param(
+            "max-age=60, immutable", "max-age=0, max-stale", 61, False, id="RFC 8246 §2 nor with it"
+        ),
+        pytest.param(
+            "no-cache, immutable", "max-age=0", 0.5, False, id="RFC 8246 §2 no freshness of its own"
+        ),
+        pytest.param('max-age=60, x="immutable"', "max-age=0", 9, False, id="RFC 8246 §2 a word in quotes"),
+        pytest.param("max-age=60, immutable=1", "max-age=0", 9, True, id="RFC 8246 §2 arguments are ignored"),
+    ],
+)
+def test_what_is_immutable_is_validated_for_no_cache_alone(
+    control: str, asked: str, at: float, served: bool
+) -> None:
+    assert isinstance(ask(stored(control)[0], {"Cache-Control": asked}, at), Serve) is served
+
+
+@pytest.mark.parametrize(("control", "cause"), [("no-cache", Cause.REQUEST), ("max-age=99", Cause.STALE)])
+def test_a_head_that_is_passed_on_says_why(control: str, cause: Cause) -> None:
+    decision = ask(stored()[0], {"Cache-Control": control}, 70 if cause is Cause.STALE else 1, method="HEAD")
+    assert decision == Fetch(cause)
 
 
 def test_request_directives_can_be_switched_off() -> None:
@@ -200,6 +232,19 @@ def test_preconditions_of_clients(values: dict[str, str], status: int) -> None:
         assert b"etag" in decision.response.names
 
 
+def test_without_last_modified_the_date_counts_however_its_name_is_spelled() -> None:
+    """RFC 9111 §4.3.2; HTTP/2 origins write names in lower case."""
+    wish = request("/a")
+    answer = headers({"date": BASE["Date"], "cache-control": "max-age=60"})
+    verdict = settle(RULE, wish, Fetch(Cause.URI_MISS, KEY), 200, answer, NOW, NOW)
+    assert isinstance(verdict, Store)
+    store = MemoryStore(10**6)
+    assert store.put(build_entry(verdict, b"body", 0))
+    decision = ask(store, {"If-Modified-Since": BASE["Date"]})
+    assert isinstance(decision, Serve)
+    assert decision.response.status == 304
+
+
 def fetch_of(entry: Entry) -> Fetch:
     return Fetch(Cause.STALE, entry.key, entry)
 
@@ -226,6 +271,29 @@ def test_a_304_makes_the_stored_response_fresh_again() -> None:
     assert len(store) == 1
     served = serve_entry(RULE, request(), fresh, Cause.STALE, 304, NOW)
     assert b"fwd=stale; fwd-status=304" in served.stamp.lines
+
+
+def test_a_304_brings_tags_and_takes_none() -> None:
+    _, entry = stored(values={"Cache-Tag": "a b"})
+    news = headers({"Cache-Tag": "b c", "ETag": '"v1"'})
+    settled = settle(RULE, request(), fetch_of(entry), 304, news, NOW, NOW)
+    assert isinstance(settled, Revalidated)
+    assert settled.entry.tags == {b"a", b"b", b"c"}
+    flood = headers({"Cache-Tag": ",".join(f"x{number}" for number in range(TAGS)), "ETag": '"v1"'})
+    settled = settle(RULE, request(), fetch_of(entry), 304, flood, NOW, NOW)
+    assert isinstance(settled, Revalidated)
+    assert len(settled.entry.tags) == TAGS
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "kept"), [('W/"v1"', '"v1"', b'W/"v1"'), ('"v1"', 'W/"v1"', b'W/"v1"')]
+)
+def test_a_304_never_makes_a_weak_tag_strong(ours: str, theirs: str, kept: bytes) -> None:
+    """RFC 9110 §8.8.1: what was compared weakly may be other bytes."""
+    _, entry = stored(values={"ETag": ours})
+    settled = settle(RULE, request(), fetch_of(entry), 304, headers({"ETag": theirs}), NOW, NOW)
+    assert isinstance(settled, Revalidated)
+    assert settled.entry.etag == kept
 
 
 def test_a_304_for_another_version_is_asked_again_without_a_condition() -> None:
@@ -262,7 +330,7 @@ def test_must_revalidate_is_never_stood_in_for() -> None:
 def test_what_is_too_large_is_passed() -> None:
     small = rule(object_size=10)
     answer = headers({**BASE, "Cache-Control": "max-age=9", "Content-Length": "11"})
-    settled = settle(small, request(), Fetch(Cause.URI_MISS, b"k"), 200, answer, NOW, NOW)
+    settled = settle(small, request(), Fetch(Cause.URI_MISS, KEY), 200, answer, NOW, NOW)
     assert settled == Pass("too-large")
     assert settle(small, request(), Fetch(Cause.BYPASS), 200, answer, NOW, NOW) == Pass("", remember=False)
 
@@ -295,7 +363,7 @@ def test_unsafe_methods_invalidate(
 
 def test_a_follower_with_other_selecting_fields_is_not_served_this_answer() -> None:
     answer = headers({**BASE, "Cache-Control": "max-age=60", "Vary": "X-A"})
-    settled = settle(RULE, request("/a", {"X-A": "1"}), Fetch(Cause.URI_MISS, b"k"), 200, answer, NOW, NOW)
+    settled = settle(RULE, request("/a", {"X-A": "1"}), Fetch(Cause.URI_MISS, KEY), 200, answer, NOW, NOW)
     assert isinstance(settled, Store)
     assert settled.suits(request("/a", {"X-A": "1"}))
     assert not settled.suits(request("/a", {"X-A": "2"}))

@@ -161,7 +161,7 @@ def test_what_is_stored_outlives_the_process(home: Home) -> None:
     assert found.response.body == b"body"
 
 
-def test_a_record_that_was_changed_is_a_miss(home: Home) -> None:
+def test_a76_a_record_that_was_changed_is_a_miss(home: Home) -> None:
     tier = home.open()
     tier.put([entry("a", b"body")])
     with tier._env.begin(write=True) as txn, txn.cursor(tier._objects._objects) as cursor:
@@ -170,7 +170,7 @@ def test_a_record_that_was_changed_is_a_miss(home: Home) -> None:
     assert tier.find(b"a", NOBODY) == (None, False)
 
 
-def test_two_keys_of_one_digest_are_two_keys(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a76_two_keys_of_one_digest_are_two_keys(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     tier = home.open()
     monkeypatch.setattr("edgeproxy.cache.machine_objects.key_digest", lambda _: b"d" * 16)
     tier.put([entry("a")])

@@ -213,7 +213,11 @@ def test_cache_control_too_long_to_read_forbids_storing() -> None:
         (b'no-cache="a, B"', {"no_cache_fields": frozenset({b"a", b"b"})}),
         (b"no-cache=", {"no_cache": True}),
         (b"@@, public", {"public": True}),
-        (b"only-if-cached,, ,immutable", {"only_if_cached": True}),
+        (b"only-if-cached,, ,immutable", {"only_if_cached": True, "immutable": True}),
+        (b"private; max-age=60", {"private": True, "max_age": 0}),
+        (b"max-age=60; no-store, public", {"max_age": 0, "no_store": True, "public": True}),
+        (b"private=x-a, no-cache=x-a", {"private": True, "no_cache": True}),
+        (rb'private="x\-a"', {"private_fields": frozenset({b"x-a"})}),
     ],
 )
 def test_directives(value: bytes, expected: dict[str, object]) -> None:

@@ -8,6 +8,7 @@ import jwt as pyjwt
 import pytest
 
 from edgeproxy.http.forwarding import UNTRUSTED_NAMES
+from edgeproxy.purge_log import PurgeKind
 from tests.poisoning.support import FRESH, SECRET, echo, reply, same, site
 
 CANARY = "c4n4ry"
@@ -92,6 +93,31 @@ async def test_a48_what_the_key_leaves_out_the_origin_is_not_told(
         answer = await edge.ask(asked)
         assert answer.body.startswith(f"GET {told} HTTP/1.1\r\n".encode())
         assert await edge.is_stored(told)
+
+
+@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "POST"])
+@pytest.mark.parametrize("named", ["/a?c=3&b=2", "/a?b=2&utm_x=9&c=3", "/a?b=2&c=3"])
+async def test_a73_what_the_key_leaves_out_hides_nothing_from_an_unsafe_request(
+    tmp_path: Path, door: str, method: str, named: str
+) -> None:
+    async with site(tmp_path, door, same(FRESH), "query: {deny: ['utm_*'], sort: true}") as edge:
+        await edge.ask("/a?utm_x=1&b=2&c=3")
+        await edge.ask("/a?b=2")
+        await edge.ask(named, method=method)
+        assert not await edge.is_stored("/a?b=2&c=3")
+        assert await edge.is_stored("/a?b=2"), "another URL stays"
+
+
+@pytest.mark.parametrize("named", [b"/a?c=3&b=2", b"/a?b=2&utm_x=9&c=3", b"/a?b=2&c=3"])
+async def test_a48_what_the_key_leaves_out_hides_nothing_from_a_purge(
+    tmp_path: Path, door: str, named: bytes
+) -> None:
+    async with site(tmp_path, door, same(FRESH), "query: {deny: ['utm_*'], sort: true}") as edge:
+        await edge.ask("/a?utm_x=1&b=2&c=3")
+        worker = edge.edge.worker
+        value = worker.parts.edge.routes.purged_as(b"example.com" + named)
+        worker.shared.purge_log.append(PurgeKind.URL, value)
+        assert not await edge.is_stored("/a?b=2&c=3")
 
 
 async def test_a49_a_method_override_is_not_passed_on(tmp_path: Path, door: str) -> None:

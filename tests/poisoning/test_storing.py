@@ -9,7 +9,10 @@ import pytest
 from edgeproxy.cache.memory import VARIANTS
 from tests.poisoning.support import FRESH, echo, reply, same, site
 
-ERRORS = [400, 401, 403, 407, 408, 413, 414, 416, 421, 425, 428, 429, 431, 500, 502, 503, 504, 511]
+ERRORS = [
+    400, 401, 403, 406, 407, 408, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428, 429, 431,
+    500, 502, 503, 504, 511,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("status", ERRORS)
@@ -116,6 +119,21 @@ async def test_a63_a64_what_varies_without_bound_is_not_stored(tmp_path: Path, d
     async with site(tmp_path, door, same(FRESH, f"Vary: {vary}")) as edge:
         await edge.ask()
         assert not await edge.is_stored()
+
+
+@pytest.mark.parametrize(
+    "condition", ['If-Match: "none"', "If-Unmodified-Since: Fri, 01 Jan 2021 08:00:00 GMT"]
+)
+async def test_a52_a_precondition_that_fails_is_nobody_elses(
+    tmp_path: Path, door: str, condition: str
+) -> None:
+    def answer(head: bytes) -> bytes:
+        failed = b"\r\nif-" in head.lower()
+        return reply(FRESH, status="412 Precondition Failed" if failed else "200 OK")
+
+    async with site(tmp_path, door, answer) as edge:
+        await edge.ask("/a", condition)
+        assert (await edge.ask()).status == 200
 
 
 async def test_a63_several_vary_lines_are_one(tmp_path: Path, door: str) -> None:
