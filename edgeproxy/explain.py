@@ -12,7 +12,7 @@ from edgeproxy.clock import steady, wall
 from edgeproxy.config import Config
 from edgeproxy.context import Context
 from edgeproxy.decision import Decision, Fetch, Serve, ServeStale
-from edgeproxy.http.message import Headers, Request
+from edgeproxy.http.message import SAFE, Headers, Request
 from edgeproxy.http.target import split_target
 from edgeproxy.origin.choose import OriginChoice
 from edgeproxy.pipeline import Visit, decide
@@ -67,6 +67,7 @@ def explain(
         origin="" if answered else ctx.origin or "",
         origin_why="" if answered else _why_that_origin(route, ctx),
         servers=() if answered or not ctx.origin else _servers(parts, ctx.origin),
+        hedge="" if answered or not ctx.origin else _hedge(parts, ctx.origin, visit),
     )
 
 
@@ -128,6 +129,15 @@ def _servers(parts: Parts, origin: str) -> tuple[str, ...]:
     states = [(server.label, upstream.usable(server.index)) for server in upstream.servers]
     ordered = sorted(states, key=lambda one: not one[1])
     return tuple(label if usable else f"{label} (unhealthy)" for label, usable in ordered)
+
+
+def _hedge(parts: Parts, origin: str, visit: Visit) -> str:
+    rule = parts.upstreams[origin].hedge
+    if rule is None:
+        return ""
+    if visit.request.method not in SAFE or visit.route.websocket is not None:
+        return "no: only for safe methods without a body"
+    return f"another server after {1000 * rule.after:g}ms without an answer, at most {100 * rule.share:g} %"
 
 
 def explain_config(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from edgeproxy.door import Door, Report
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.expect import Expecting
+from edgeproxy.hedge import Hedge, may_hedge
 from edgeproxy.http.message import IDEMPOTENT, Field, Headers
 from edgeproxy.http.websocket import grants_websocket
 from edgeproxy.observe.outcome import OriginMeters
@@ -61,6 +62,7 @@ class Trip:
         "_avoid",
         "_door",
         "_expecting",
+        "_hedge",
         "_insists",
         "_key",
         "_sender",
@@ -108,6 +110,7 @@ class Trip:
         self._target: Target | None = None
         self._expecting: Expecting | None = None  # the origin to say that it wants the body
         self.press: Press | None = None  # that the body goes through on its way
+        self._hedge: Hedge | None = None  # a second server that is asked, or soon will be
         self._insists = False  # on sending the body: the origin does not know how to be asked
 
     # --- there
@@ -159,6 +162,9 @@ class Trip:
             self._expecting = Expecting(partial(stream, body, connection))
         elif body is not None:
             stream(body, connection)
+        hedge = self.upstream.hedge
+        if hedge is not None and self.report.tries == 1 and may_hedge(job):
+            self._hedge = Hedge(self, self._sender, self._key, hedge.after)
 
     def _broke(self, error: OriginError, *, reused: bool) -> None:
         """No head came. Again only where RFC 9110 §9.2.2 and the body allow."""
@@ -173,6 +179,12 @@ class Trip:
             self._avoid += (connection.server.index,)
             if not (reused and error.retry is Retry.IDEMPOTENT):  # closing what is idle is no failure
                 self.upstream.failed(connection.server, error)
+        hedge = self._hedge
+        if hedge is not None and hedge.asking:
+            return  # that one is the second try
+        if hedge is not None:
+            hedge.end("lost")
+            self._hedge = None
         if (
             report.tries < TRIES
             and not self.flight
@@ -207,12 +219,31 @@ class Trip:
         self.over = True
         if self._expecting is not None:
             self._expecting.give_up()
+        if self._hedge is not None:
+            self._hedge.end("abandoned")
         if self._task is not None:
             self._task.cancel()
         elif self.connection is not None:
             self.connection.abandon()
         if not self.status:
             self._sender.abandoned(self)
+
+    def overtaken(self, connection: OriginConnection) -> None:
+        """The second server has its head first: the answer is that of `connection`."""
+        self._hedge = None
+        self._again = True
+        first, self.connection = self.connection, connection
+        self.report.server = connection.server.label
+        if first is not None:
+            self.upstream.outrun(first.server, self._sender.clock() - self.job.ctx.now)
+            first.abandon()
+
+    def deserted(self, error: OriginError) -> None:
+        """The second server gave no answer: that is the end, unless the first one is still at it."""
+        self._hedge = None
+        if self.connection is None:
+            self.over = True
+            self._sender.failed(self, error)
 
     # --- and back: the ResponseSink
 
@@ -225,6 +256,9 @@ class Trip:
     def on_head(self, status: int, headers: Headers, length: int | None) -> None:
         if self._expecting is not None and self._declined(self._expecting, status):
             return
+        if self._hedge is not None:
+            self._hedge.end("lost")
+            self._hedge = None
         self.status, self.headers, self.length = status, headers, length
         report = self.report
         report.error = ""

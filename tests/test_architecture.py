@@ -53,6 +53,7 @@ LAYERS = [
     {"feeds", "pipeline", "flight_table", "purge_journal", "large_files"},
     {"peers", "tunnel", "expect", "compress", "waiting"},
     {"outgoing"},
+    {"hedge"},
     {"trip"},
     {"job"},
     {"recording", "mirror", "side_effects"},

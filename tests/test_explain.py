@@ -16,7 +16,10 @@ CONFIG = f"""
 edge: {{id: edge-1, location: [50.1, 8.7]}}
 geo: {{database: "{ROOT / "config" / "demo-geo.mmdb"}"}}
 origins:
-  eu: {{servers: ["http://10.0.0.1:80", "http://10.0.0.2:80"], location: [50.11, 8.68]}}
+  eu:
+    servers: ["http://10.0.0.1:80", "http://10.0.0.2:80"]
+    location: [50.11, 8.68]
+    hedge: {{after: 200ms}}
   us: {{servers: ["http://10.1.0.1:80"], location: [39.04, -77.49]}}
 experiments:
   home:
@@ -52,6 +55,20 @@ def test_the_origin_is_named_with_what_decided_it(path: str, client: str, origin
     explanation = told(path, client)
     assert (explanation.origin, explanation.origin_why) == (origin, why)
     assert f" origin   {origin} ({why})\n" in explanation.as_tree()
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "says"),
+    [
+        ("/one", "GET", "another server after 200ms without an answer, at most 5 %"),
+        ("/one", "POST", "no: only for safe methods without a body"),
+        ("/tested", "GET", ""),
+    ],
+)
+def test_it_says_when_a_second_server_would_be_asked(path: str, method: str, says: str) -> None:
+    explanation = told(path, method=method)
+    assert explanation.hedge == says
+    assert (f"hedge {says}" in explanation.as_tree()) == bool(says)
 
 
 def test_the_key_is_that_of_the_request_that_goes_on() -> None:

@@ -35,6 +35,7 @@ class Explanation:
     origin: str = ""
     origin_why: str = ""  # what its choice decided
     servers: tuple[str, ...] = ()  # in the order they would be tried
+    hedge: str = ""  # when another one would be asked as well
 
     def as_dict(self) -> dict[str, object]:
         """For JSON. Every key is always there."""
@@ -71,7 +72,12 @@ class Explanation:
     def _origin(self) -> dict[str, object] | None:
         if not self.origin:
             return None
-        return {"name": self.origin, "why": self.origin_why or None, "servers": list(self.servers)}
+        return {
+            "name": self.origin,
+            "why": self.origin_why or None,
+            "servers": list(self.servers),
+            "hedge": self.hedge or None,
+        }
 
     def as_tree(self) -> str:
         """For people: lines of printable text."""
@@ -89,7 +95,8 @@ class Explanation:
             said = (("key", self.key), ("stored", self.stored), ("answer", self.filled))
             branches.append((_row("cache", self.cache), [f"{name} {value}" for name, value in said if value]))
         if self.origin:
-            branches.append((_row("origin", self.origin, self.origin_why), list(self.servers)))
+            hedge = [f"hedge {self.hedge}"] if self.hedge else []
+            branches.append((_row("origin", self.origin, self.origin_why), [*self.servers, *hedge]))
         if self.status:
             branches.append(
                 (_row("answer", f"{self.status}, from a policy: neither cache nor origin is asked"), [])

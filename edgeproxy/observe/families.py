@@ -120,6 +120,12 @@ FAMILIES: dict[str, Family] = {
         "Failures of origins, by error type of RFC 9209.", "origin", "error"
     ),
     "edgeproxy_origin_retries_total": _counter("Requests sent to an origin a second time.", "origin"),
+    "edgeproxy_origin_hedges_total": _counter(
+        "Second servers asked because the first said nothing: `won`, `lost`, `failed`, `abandoned` with the "
+        "client, or `denied` by a budget.",
+        "origin",
+        "outcome",
+    ),
     "edgeproxy_origin_connections": _sum("Open connections to origins.", "origin"),
     "edgeproxy_origin_connections_idle": _sum("Open connections to origins that nobody uses.", "origin"),
     "edgeproxy_origin_waiting": _sum("Requests that wait for a connection to an origin.", "origin"),

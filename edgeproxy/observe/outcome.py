@@ -204,6 +204,11 @@ class OriginMeters:
         self._result(server, "error").inc()
         self.broke_off(error)
 
+    def hedged(self, outcome: str) -> None:
+        """A second server was asked, or should have been; `outcome` is `won`, `lost`, `failed`, `abandoned`
+        or `denied`."""
+        self._slot.counter("edgeproxy_origin_hedges_total", origin=self.origin, outcome=outcome).inc()
+
     def broke_off(self, error: str) -> None:
         """An answer that was counted by its status ended before it was whole."""
         counter = self._errors.get(error)

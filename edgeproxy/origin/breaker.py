@@ -112,4 +112,5 @@ class RetryBudget:
         earned = self._credit + self._share * (answered - self._answered)
         self._answered = answered
         a_second = max(answered - self._since, self._before)
-        self._credit = min(earned, BURST, self._share * a_second)
+        # one may always be saved, or few requests with a small share would never earn any
+        self._credit = min(earned, BURST, max(1.0, self._share * a_second))

@@ -108,6 +108,10 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
             self._written = True
             self._wait()
 
+    def tell(self, sink: ResponseSink) -> None:
+        """From now on the response is for `sink`."""
+        self._sink = sink
+
     def abandon(self) -> None:
         """Close now; the sink hears nothing more."""
         if not self.closed:

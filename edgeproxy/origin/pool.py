@@ -102,6 +102,10 @@ class Pool:
             connection.close_idle()
         return None
 
+    def has_slot(self) -> bool:
+        """Would `acquire` give a slot at once?"""
+        return not (self._waiters or self._closing) and self.open < self._max_open and self._room()
+
     async def acquire(self) -> OriginConnection | None:
         """A slot to dial with (None), or in its place a connection that came free.
 

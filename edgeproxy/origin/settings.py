@@ -8,7 +8,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from edgeproxy.origin.servers import ServerEntry, ServerField, ServerUrl, server_url
 from edgeproxy.units import Above0, Duration, Model
@@ -149,6 +156,15 @@ class RetryRule(Model):
     """So many in every second, however few answers there are."""
 
 
+class HedgeRule(Model):
+    """When another server is asked as well: safe methods without a body only, the sooner answer counts."""
+
+    after: Above0
+    """How long the first server has said nothing."""
+    share: float = Field(default=0.05, gt=0, le=1)
+    """The most of the requests that are answered; each takes its place in the retry budget too."""
+
+
 class Tls(Model):
     """How servers with https:// are verified, and who we say we are."""
 
@@ -210,6 +226,8 @@ class Origin(Model):
     """When the origin is not asked at all."""
     retry_budget: RetryRule = RetryRule()
     """How many requests may be tried again."""
+    hedge: HedgeRule | None = None
+    """When a second server is asked because the first one says nothing; default: never."""
     retries: int = Field(default=1, ge=0, le=16)
     """How many other servers are tried when one cannot be connected to."""
     allow_private: bool = False
@@ -242,6 +260,20 @@ class Origin(Model):
             raise ValueError(
                 f"{value!r} is not a host; write preserve, server, or a name like www.example.com"
             )
+        return value
+
+    @field_validator("hedge")
+    @classmethod
+    def _can_hedge(cls, value: HedgeRule | None, info: ValidationInfo) -> HedgeRule | None:
+        said = info.data  # a section that is wrong itself is not in it
+        if value is None:
+            return None
+        if len(said.get("servers", (1, 2))) < 2:
+            raise ValueError("hedge asks another server, and there is only one")
+        if said.get("balance", "").startswith("sticky:"):
+            raise ValueError("hedge asks another server, and a sticky balance keeps clients with theirs")
+        if value.after >= said.get("timeouts", Timeouts()).first_byte:
+            raise ValueError("hedge.after must be shorter than timeouts.first_byte, or it never comes to it")
         return value
 
     def host_for(self, url: ServerUrl) -> bytes | None:

@@ -63,6 +63,7 @@ class Upstream:
         "_connection",
         "_dial_time",
         "_failing",
+        "_hedges",
         "_key_of",
         "_ordered",
         "_pool",
@@ -73,6 +74,7 @@ class Upstream:
         "_timeouts",
         "_trial_time",
         "_way",
+        "hedge",
         "keyed",
         "location",
         "name",
@@ -128,6 +130,8 @@ class Upstream:
         self._slow_bound = self._roster.slow_bound
         self._breaker = Breaker(origin.breaker.failures, origin.breaker.time, origin.breaker.longest)
         self.retry_budget = RetryBudget(origin.retry_budget.share, origin.retry_budget.least)
+        self.hedge = origin.hedge
+        self._hedges = RetryBudget(0.0 if origin.hedge is None else origin.hedge.share, 0)
         self._answers = 0  # heads of answers, ever
         self.shed = 0  # requests refused because the breaker was open, ever
         self._sweeper = sweeper
@@ -231,6 +235,32 @@ class Upstream:
         self._pool.opened(connection)
         return connection
 
+    def second(self, first: Server, key: bytes) -> Server | None:
+        """Another server than `first` for a hedge; None unless one that is well may be asked at once."""
+        if self._breaker.is_open or self._roster.panic:
+            return None
+        chosen = self._roster.choose(self._sweeper.clock(), key, {first.index, *self._full()})
+        if chosen == NONE_LEFT or not (self.servers[chosen].idle or self._pool.has_slot()):
+            return None
+        return self.servers[chosen]
+
+    async def reach(self, server: Server) -> OriginConnection:
+        """A connection to this server and no other. Raises OriginError."""
+        self._roster.took(server.index)
+        connection = self._pool.take(server)
+        if connection is not None:
+            return connection
+        if not self._pool.has_slot():
+            raise origin_error("connection_limit_reached", "no second connection is free")
+        await self._pool.acquire()
+        try:
+            connection = await self._try(server)
+        except BaseException:
+            self._pool.free_slot()
+            raise
+        self._pool.opened(connection)
+        return connection
+
     async def _dial(self, key: bytes, avoid: Collection[int]) -> OriginConnection:
         failure = origin_error("destination_unavailable", "no server could be tried")
         tried: set[int] = set()
@@ -239,18 +269,23 @@ class Upstream:
             if chosen == NONE_LEFT:
                 break
             tried.add(chosen)
-            server = self.servers[chosen]
-            trial = self._trial_time if server.standing.probation else self._dial_time
-            self._roster.trying(chosen, self._sweeper.clock() + trial)
             try:
-                return await self._open(server)
+                return await self._try(self.servers[chosen])
             except OriginError as error:
                 failure = error
-            hold = HOLD_SILENT if failure.error in _SILENT else HOLD_DOWN
-            now = self._sweeper.clock()
-            self._roster.unreachable(chosen, now + hold)
-            self._breaker.failed(now, everywhere=self._fails_everywhere(chosen, now))
         raise failure
+
+    async def _try(self, server: Server) -> OriginConnection:
+        trial = self._trial_time if server.standing.probation else self._dial_time
+        self._roster.trying(server.index, self._sweeper.clock() + trial)
+        try:
+            return await self._open(server)
+        except OriginError as error:
+            hold = HOLD_SILENT if error.error in _SILENT else HOLD_DOWN
+            now = self._sweeper.clock()
+            self._roster.unreachable(server.index, now + hold)
+            self._breaker.failed(now, everywhere=self._fails_everywhere(server.index, now))
+            raise
 
     async def _open(self, server: Server) -> OriginConnection:
         server.open += 1
@@ -271,7 +306,7 @@ class Upstream:
     def _choose(self, key: bytes, tried: Collection[int], avoid: Collection[int] = ()) -> int:
         """The next server; one that failed this request before only when no other has room."""
         now = self._sweeper.clock()
-        full = {server.index for server in self.servers if server.open >= self._cap}
+        full = self._full()
         chosen = NONE_LEFT
         for out in ({*tried, *avoid, *full}, {*tried, *full}, tried):
             chosen = self._roster.choose(now, key, out)
@@ -283,8 +318,10 @@ class Upstream:
     def _has_room(self) -> bool:
         if self._cap is math.inf:
             return True
-        full = {server.index for server in self.servers if server.open >= self._cap}
-        return self._roster.choose(self._sweeper.clock(), b"", full) != NONE_LEFT
+        return self._roster.choose(self._sweeper.clock(), b"", self._full()) != NONE_LEFT
+
+    def _full(self) -> set[int]:
+        return {server.index for server in self.servers if server.open >= self._cap}
 
     # --- what became of it
 
@@ -303,6 +340,11 @@ class Upstream:
         if status >= 500 or server.standing.marked or seconds >= self._slow_bound:
             self._roster.answered(server.index, status, seconds, self._sweeper.clock())
 
+    def outrun(self, server: Server, seconds: float) -> None:
+        """It said nothing for so long that a hedge was faster: slow, where that is judged."""
+        if seconds >= self._slow_bound:
+            self._roster.answered(server.index, 200, seconds, self._sweeper.clock())
+
     def failed(self, server: Server, error: OriginError) -> None:
         """A request on a connection of `server` got no answer. Failed `connect`s are known here already."""
         if error.error not in _BLAMELESS:
@@ -319,13 +361,18 @@ class Upstream:
             self._roster.truncated(server.index, self._sweeper.clock())
 
     def tend(self) -> None:
-        """Called once a second: a second of the retry budget is over, and names of servers may have moved."""
+        """Called once a second: a second of the budgets is over, and names of servers may have moved."""
         self.retry_budget.tick(self._answers)
+        self._hedges.tick(self._answers)
         self._pool.tend()
 
     def may_retry(self) -> bool:
         """Is there room in the retry budget for a request to be tried again?"""
         return self.retry_budget.take(self._answers)
+
+    def may_hedge(self) -> bool:
+        """Is there room in both budgets for a second server to be asked?"""
+        return self._hedges.take(self._answers) and self.retry_budget.take(self._answers)
 
     def sticky_field(self, server: Server, key: bytes, *, secure: bool) -> Field | None:
         """The Set-Cookie that keeps a client with `server`; None when it has it, or there is no need."""

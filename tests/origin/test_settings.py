@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from edgeproxy.origin.settings import Origin, server_url
 
 ONE = "http://10.0.1.5:8000"
+TWO = "http://10.0.1.6:8000"
 
 
 def test_a_list_of_servers_is_enough() -> None:
@@ -108,6 +109,14 @@ def test_the_host_field_of_a_server(mode: str, host: bytes | None) -> None:
         ({"health": {"path": "healthz"}}, ("health", "path"), "is not a path"),
         ({"health": {"path": "/a b"}}, ("health", "path"), "is not a path"),
         ({"tls": {"client_key": "/k"}}, ("tls",), "client_key needs client_cert"),
+        ({"hedge": {"after": "1s"}}, ("hedge",), "there is only one"),
+        ({"servers": [ONE, TWO], "hedge": {"after": "15s"}}, ("hedge",), "shorter than timeouts.first_byte"),
+        (
+            {"servers": [ONE, TWO], "balance": "sticky:edge", "hedge": {"after": "1s"}},
+            ("hedge",),
+            "sticky balance",
+        ),
+        ({"servers": [ONE, TWO], "hedge": {"share": 0.1}}, ("hedge", "after"), "Field required"),
         ({"server": [ONE]}, ("server",), "Extra inputs"),
     ],
 )
