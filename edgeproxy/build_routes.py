@@ -6,6 +6,7 @@ import importlib
 import logging
 import secrets
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -170,7 +171,9 @@ class RouteBuilder:
             forwarding=forwarding(self._config.edge.id, asserted | UNTRUSTED_NAMES),
             hidden_query=hidden,
             meters=meters,
-            mirror=None if mirrored is None else MirrorRule(mirrored.origin, mirrored.percent),
+            mirror=None
+            if mirrored is None
+            else MirrorRule(mirrored.origin, mirrored.percent, partial(choice.allows, mirrored.origin)),
         )
         if section.compress is not None:
             route = compressing(route, section.compress.rule, self._slot)

@@ -33,8 +33,10 @@ class Mirror:
         self.running = 0
 
     def copy(self, sender: Sender, job: Job, rule: MirrorRule, to: Upstream, meters: OriginMeters) -> None:
-        """Send a copy of this request, when it is drawn, has no body, and there is room."""
+        """Send a copy of this request, when it is drawn, may go there, has no body, and there is room."""
         if job.peer is not None or job.visit.request.has_body or 100 * self._draw() >= rule.percent:
+            return
+        if not rule.may_reach(job.ctx):
             return
         if self.running >= MOST:
             meters.failed("-", "connection_limit_reached")

@@ -75,10 +75,11 @@ class TunnelRule:
 
 @record
 class MirrorRule:
-    """A share of a route's requests that another origin gets too."""
+    """A share of a route's requests that another origin gets too; only those that `may_reach` it."""
 
     origin: str
     percent: float
+    may_reach: Callable[[Context], bool]
 
 
 @record

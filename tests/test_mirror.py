@@ -86,6 +86,22 @@ async def test_a_share_is_copied(tmp_path: Path, door: str) -> None:
         assert [head[:6] for head in shadow.heads] == [b"GET /0", b"GET /2"]
 
 
+async def test_no_copy_leaves_the_origins_that_residency_allows(tmp_path: Path, door: str) -> None:
+    """192.0.2.7 lies in Germany, 198.51.100.7 in the United States, says the demo's database."""
+    database = Path(__file__).parent.parent / "config" / "demo-geo.mmdb"
+    config = CONFIG.replace("workers: 1", 'workers: 1, trusted_proxies: ["127.0.0.0/8"]') + (
+        f"geo: {{{{database: {database}, residency: [{{{{places: [EU], origins: [main]}}}}]}}}}\n"
+    )
+    async with ScriptedOrigin(always(OK)) as main, ScriptedOrigin(always(SHADOW)) as shadow:
+        text = config.format(main=main.url, shadow=shadow.url, percent=100)
+        async with running(text, tmp_path, door) as edge:
+            for client in ("192.0.2.7", "198.51.100.7"):
+                assert (await edge.ask(f"/{client}", f"X-Forwarded-For: {client}")).status == 200
+            await eventually(lambda: len(shadow.heads) == 1 and under_way(edge) == 0)
+            assert shadow.heads[0].startswith(b"GET /198.51.100.7 ")
+            assert len(main.heads) == 2
+
+
 async def _endless(peer: Peer) -> None:
     await peer.head()
     await peer.send(b"HTTP/1.1 200 OK\r\n\r\n")

@@ -6,7 +6,7 @@ Rule 2: `intended` names the origin whatever its health, for the cache key: what
 origin went down can be used while another stands in for it.
 Rule 3: back only after the nearer one has been well for a while, so that nobody is sent to and fro.
 Rule 4: where residency says that clients of a place only ever reach some origins, nothing else counts:
-no fail-over, no affinity, no variant leads out of them.
+no fail-over, no affinity, no variant, no mirror leads out of them.
 """
 
 from __future__ import annotations
@@ -138,6 +138,11 @@ class OriginChoice:
         """The origin that the client had before, if it can be of this route."""
         keeper = ctx.keeper
         return keeper[0] if keeper is not None and keeper[0] in self.possible else ""
+
+    def allows(self, name: str, ctx: Context) -> bool:
+        """Does residency let this client reach the origin `name`?"""
+        _, allowed = self._placed(ctx.place or NOWHERE)
+        return not allowed or name in allowed
 
     def explain(self, ctx: Context) -> str:
         """Why `__call__` names what it names, in a sentence."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 from edgeproxy.context import NOWHERE, Context
 from edgeproxy.countries import PlaceSet
@@ -167,15 +168,21 @@ def _query(name: str) -> Read:
     wanted = name.encode()
 
     def read(request: Request, _ctx: Context) -> str | None:
-        if wanted not in request.query:
+        query = request.query
+        if wanted not in query and b"%" not in query and b"+" not in query:
             return None
-        for pair in request.query.split(b"&"):
+        for pair in query.split(b"&"):
             key, _, value = pair.partition(b"=")
-            if key == wanted:
-                return value.decode("utf-8", "surrogateescape")
+            if _decoded(key) == wanted:
+                return _decoded(value).decode("utf-8", "surrogateescape")
         return None
 
     return read
+
+
+def _decoded(part: bytes) -> bytes:
+    """A name or value of a query as the origin reads it."""
+    return unquote_to_bytes(part.replace(b"+", b" ")) if b"%" in part or b"+" in part else part
 
 
 def _path(request: Request, _ctx: Context) -> str:

@@ -193,7 +193,12 @@ def _read(path: Path) -> bytes:
 
 def _check_url(url: str) -> None:
     parts = urlsplit(url)
-    if not parts.hostname or parts.username or parts.fragment or parts.scheme not in ("https", "http"):
+    if (
+        not parts.hostname
+        or parts.username is not None
+        or parts.fragment
+        or parts.scheme not in ("https", "http")
+    ):
         raise ValueError(f"{url!r} is not a URL of keys; write it like https://id.example.com/jwks.json")
     if parts.scheme == "http" and not _is_loopback(parts.hostname):
         raise ValueError(f"{url!r} must be https: whoever can change the keys can sign tokens")

@@ -14,6 +14,8 @@ from edgeproxy.http.message import Request
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_token import Reason
 
+# The whole word: an origin may take any blank after it for the end of the scheme.
+_BEARER = re.compile(rb"bearer(?![!#$%&'*+.^_`|~0-9A-Za-z-])", re.IGNORECASE)
 _SECOND = re.compile(rb",[ \t]*bearer(?:[ \t,]|$)", re.IGNORECASE)
 
 
@@ -62,12 +64,12 @@ class Sources:
         the scheme may be left out."""
         if _SECOND.search(value):
             return Reason.AMBIGUOUS
-        scheme, space, rest = value.partition(b" ")
-        if scheme.lower() == b"bearer":
-            return rest.strip(b" ") or Reason.MALFORMED
+        if _BEARER.match(value):
+            blank, token = value[6:7], value[7:].strip(b" ")
+            return token if blank == b" " and token else Reason.MALFORMED
         if self._scheme_needed:
             return Reason.MISSING
-        return Reason.MALFORMED if space or not scheme else scheme
+        return Reason.MALFORMED if b" " in value or not value else value
 
     def is_in_query(self, request: Request, token: bytes) -> bool:
         """Whether `token` came in the URL."""

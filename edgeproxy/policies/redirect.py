@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from edgeproxy.context import Context, Verdict
+from edgeproxy.errors import RequestError
 from edgeproxy.http.message import SAFE, Request, Response
 from edgeproxy.http.replies import redirect
 from edgeproxy.http.target import without_parameters
@@ -96,7 +97,11 @@ class Redirect:
             if taken is None:
                 return None
             values = taken
-        path, query = to.path(request, values), to.query(request, values)
+        try:
+            path = to.path(request, values)
+        except RequestError:
+            return None
+        query = to.query(request, values)
         same_site = to.host(request) == request.host and to.scheme in (
             "",
             "https" if request.secure else "http",
@@ -107,4 +112,5 @@ class Redirect:
 
     def _again(self, path: bytes) -> bool:
         """Would the same rule send who comes back from there away again?"""
+        path = without_parameters(path)
         return path in self._map if self._to is None else self._take(path) is not None

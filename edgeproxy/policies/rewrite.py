@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from typing import Annotated
+from urllib.parse import unquote_to_bytes
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -14,7 +15,7 @@ from edgeproxy.context import Context, Verdict
 from edgeproxy.errors import RequestError
 from edgeproxy.http.message import Request, Response
 from edgeproxy.http.replies import problem
-from edgeproxy.http.target import normalise_path, without_parameters
+from edgeproxy.http.target import without_parameters
 from edgeproxy.policies.patterns import text_pattern
 from edgeproxy.policies.templates import Template, escaped, taker
 from edgeproxy.units import Model
@@ -96,7 +97,7 @@ class Rewrite:
         path, query = before.path, before.query
         if self._to is not None:
             try:
-                path = normalise_path(self._to.path(before, values))
+                path = self._to.path(before, values)
             except RequestError as error:
                 return problem(request, ctx, error.status, "bad-rewrite", error.detail)
             query = self._to.query(before, values)
@@ -113,7 +114,7 @@ class Rewrite:
         ours = {name for name, _ in self._set}
         kept: list[bytes] = []
         for pair in query.split(b"&") if query else ():
-            name = pair.partition(b"=")[0].decode("latin-1")
+            name = unquote_to_bytes(pair.partition(b"=")[0]).decode("latin-1")  # as the origin reads it
             if self._keep is not None and not any(test(name) for test in self._keep):
                 continue
             if name not in ours and not any(test(name) for test in self._remove):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 
+from edgeproxy.errors import RequestError
 from edgeproxy.http.message import Request
-from edgeproxy.http.target import without_parameters
+from edgeproxy.http.target import normalise_host, normalise_path, without_parameters
 from edgeproxy.policies.linear_regex import linear_regex
 from edgeproxy.policies.patterns import path_pattern
 
@@ -21,7 +22,7 @@ _PLACEHOLDER = re.compile(r"(\{[^{}]*\})")
 _LITERAL = re.compile(r"[!-~]*")
 _NOT_NORMAL = re.compile(r"[#\\\"<>^`{|}]")
 _UNSAFE = re.compile(rb"[^!-~]|[\\#\"<>^`{|}]")
-_SLASHES = re.compile(rb"//+")
+_BROKEN = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")  # no door would take it
 ABSOLUTE = re.compile(r"(https?)://(\{host\}|[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d{1,5})?)((?:[/?{].*)?)")
 
 
@@ -64,8 +65,11 @@ class Template:
         if found is None and not text.startswith("/"):
             forms = "https://host/path or /path" if absolute else "/path"
             raise ValueError(f"{text!r} is no target; write {forms}, in lower case up to the path")
-        self.scheme, self._host, rest = ("", "", text) if found is None else found.groups()
+        self.scheme, host, rest = ("", "", text) if found is None else found.groups()
+        self._host = b"" if host in ("", "{host}") else _host(host, secure=self.scheme == "https")
         path, mark, query = rest.partition("?")
+        if _BROKEN.search(path):
+            raise ValueError(f"{text!r} has a % in its path that is no escape; write %25")
         self._path = _parts(text, path or "/", known)
         self._query = _parts(text, query, known) if mark else [b"{query}"] if "{query}" in path else []
         self._path = [part for part in self._path if part != b"{query}"]
@@ -79,17 +83,26 @@ class Template:
 
     def host(self, request: Request) -> bytes:
         """Where it leads."""
-        return request.host if self._host in ("", "{host}") else self._host.encode()
+        return self._host or request.host
 
     def path(self, request: Request, values: Values) -> bytes:
-        """The path, which never begins like another site (`//host`)."""
-        return _SLASHES.sub(b"/", escaped(_filled(self._path, request, values)))
+        """The path as the door would spell it. It begins with one slash whatever the parts are, so that none
+        belongs to the host before it. Raises RequestError when it climbs above the root."""
+        return normalise_path(b"/" + escaped(_filled(self._path, request, values)))
 
     def query(self, request: Request, values: Values) -> bytes:
         """The query without its `?`: the template's own, or the request's where it has none."""
         if self.keeps_query:
             return escaped(request.query)
         return escaped(_filled(self._query, request, values)).strip(b"&")
+
+
+def _host(host: str, *, secure: bool) -> bytes:
+    """As `Request.host` would be."""
+    try:
+        return normalise_host(host.encode(), secure=secure)
+    except RequestError as error:
+        raise ValueError(f"{host!r}: {error.detail}") from None
 
 
 def _filled(parts: list[bytes], request: Request, values: Values) -> bytes:

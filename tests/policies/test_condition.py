@@ -22,7 +22,7 @@ def asked() -> tuple[Request, Context]:
         "/api/v1/items;x=1",
         {"X-Debug": "on", "Cookie": "plan=gold; sid=s3cret", "Authorization": "Bearer s3cret"},
         method="POST",
-        query="page=2&q=",
+        query="page=2&q=&%61dmin=1+%32",
     )
     ctx = context()
     ctx.place = Place(country="DE", continent="EU")
@@ -61,6 +61,7 @@ def asked() -> tuple[Request, Context]:
         ("query:page == 2", True),
         ("query:q", True),
         ("query:z", False),
+        ("query:admin == '1 2'", True),  # `%61dmin=1+%32`, as the origin reads it
         ("claim:sub == 42", True),
         ("claim:scope has write", True),
         ("claim:scope has writ", False),

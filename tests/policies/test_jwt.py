@@ -398,6 +398,13 @@ def test_two_credentials_are_refused(lines: list[bytes], optional: bool) -> None
     assert 'error="invalid_request"' in challenge(auth(req, context()))
 
 
+@pytest.mark.parametrize("value", [b"Bearer", b"Bearer\t%b", b"bearer,%b", b"Bearer=%b", b"Bearer \t%b"])
+def test_what_an_origin_could_read_as_a_token_is_never_let_pass_as_none(value: bytes) -> None:
+    raw = [(b"Authorization", value.replace(b"%b", hs256()))]
+    req = Request(b"GET", b"h", b"/", b"", Headers(raw), "192.0.2.1")
+    assert judged(policy(optional=True), req) == (401, "malformed")
+
+
 def test_a_token_in_the_query_is_no_token_unless_configured() -> None:
     assert judged(policy(), request(query=b"access_token=" + hs256())) == (401, "missing")
 

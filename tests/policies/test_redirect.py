@@ -44,6 +44,8 @@ def sent(path: str, query: str = "", /, **rule: Any) -> str | None:
         ({"map": {"/a": "/b", "/c": "https://o.example/{query}"}}, "/a", "x=1", "/b?x=1"),
         ({"map": {"/a": "/b"}}, "/z", "", None),
         ({"path": "/**", "to": "https://{host}{path}"}, "/a", "x=1", "https://example.com/a?x=1"),
+        ({"path": "/a", "to": "https://o.example:443/b/../c"}, "/a", "", "https://o.example/c"),
+        ({"regex": "/a(.*)", "to": "/b/..{1}"}, "/a/../x", "", None),
     ],
 )
 def test_where_a_request_is_sent(rule: dict[str, Any], path: str, query: str, location: str | None) -> None:
@@ -57,6 +59,11 @@ def test_where_a_request_is_sent(rule: dict[str, Any], path: str, query: str, lo
         ({"path": "/a", "to": "/a"}, "/a"),
         ({"map": {"/a": "/b", "/b": "/a"}}, "/a"),
         ({"path": "/**", "to": "http://example.com{path}"}, "/a"),
+        ({"path": "/a", "to": "http://example.com:80/a"}, "/a"),
+        ({"path": "/a", "to": "/a;v=1"}, "/a"),
+        ({"path": "/a", "to": "/%61"}, "/a"),
+        ({"path": "/a/**", "to": "/b/../a/{rest}"}, "/a/x"),
+        ({"map": {"/a": "/b/../%61"}}, "/a"),
     ],
 )
 def test_who_would_be_sent_away_again_stays(rule: dict[str, Any], path: str) -> None:
@@ -76,7 +83,10 @@ def test_no_path_chooses_another_site(path: str, to: str) -> None:
         assert not re.search(r"[\s\\]", location)
 
 
-@given(st.text("/.\\%:@a?#\r\n \t", max_size=12), st.sampled_from(["/{1}", "/x{1}", "https://o.example/{1}"]))
+@given(
+    st.text("/.\\%:@a?#\r\n \t", max_size=12),
+    st.sampled_from(["/{1}", "/x{1}", "https://o.example/{1}", "https://o.example{1}"]),
+)
 def test_whatever_the_path_the_site_is_that_of_the_rule(rest: str, to: str) -> None:
     location = sent(f"/old{rest}", regex="/old((?s:.*))", to=to)
     assume(location is not None)
@@ -102,6 +112,8 @@ def test_whatever_the_path_the_site_is_that_of_the_rule(rest: str, to: str) -> N
         ({"path": "/a", "to": "javascript:alert(1)"}, "no target"),
         ({"path": "/a", "to": "/x y"}, "visible ASCII"),
         ({"path": "/a", "to": "/x#y"}, "none of #"),
+        ({"path": "/a", "to": "/100%"}, "no escape"),
+        ({"path": "/a", "to": "https://o.example:99999/"}, "host and port"),
         ({"regex": "(", "to": "/c"}, "no regular expression"),
         ({"regex": r"(a)\1", "to": "/c"}, "no regular expression"),
         ({"regex": "(?=a)", "to": "/c"}, "no regular expression"),
@@ -148,6 +160,13 @@ def rewritten(path: str, query: str = "", /, **rule: Any) -> str | None:
             "/a?b=2&edge=a%26b",
         ),
         ({"query": {"keep": ["b*"]}}, "/a", "a=1&b=2&bb=3&c", "/a?b=2&bb=3"),
+        (
+            {"query": {"remove": ["debug"], "set": {"tenant": "1"}}},
+            "/a",
+            "%64ebug=1&tenan%74=2",
+            "/a?tenant=1",
+        ),
+        ({"query": {"keep": ["b"]}}, "/a", "%62=1&%61=2", "/a?%62=1"),
         ({"query": {"keep": []}}, "/a", "a=1", "/a"),
         ({"path": "/b", "query": {"keep": []}}, "/a", "a=1", None),
         ({"path": "/a", "to": "/b?q=1", "query": {"set": {"z": "1"}}}, "/a", "a=1", "/b?q=1&z=1"),
