@@ -20,7 +20,7 @@ from pydantic_core import ErrorDetails
 from edgeproxy.config_dump import duration_text, size_text
 from edgeproxy.config_hints import key_doc, key_names, models_at
 from edgeproxy.config_tree import Document, Problem, Tree, TreePath, either, inside, shown, suggestion
-from edgeproxy.config_words import BESIDE, BOUNDS, KINDS, LIST, PATTERNS, SECTION
+from edgeproxy.config_words import BESIDE, BOUNDS, KINDS, LIST, OF_TEXTS, PATTERNS, SECTION
 from edgeproxy.record import record
 from edgeproxy.units import parse_duration, parse_size
 
@@ -102,7 +102,7 @@ class _Explainer:
         """A list whose entries are all wrong counts as too short: the entries are the mistake."""
         value = self._document.at(fault.path)
         least = fault.details.get("ctx", {}).get("min_length", 0)
-        return fault.kind == "too_short" and not (isinstance(value, list | dict) and len(value) < least)
+        return fault.kind == "too_short" and not (isinstance(value, list | dict | str) and len(value) < least)
 
     def _hidden(self, path: TreePath) -> bool:
         """Is this value, or one inside it, from outside the file?"""
@@ -125,7 +125,8 @@ class _Explainer:
         if fault.kind in BOUNDS:
             value = self._document.at(fault.path)
             bounds = {name: _in_unit_of(value, bound) for name, bound in details.get("ctx", {}).items()}
-            expected = BOUNDS[fault.kind].format(**bounds)
+            kind = f"string_{fault.kind}" if fault.kind in OF_TEXTS and isinstance(value, str) else fault.kind
+            expected = BOUNDS[kind].format(**bounds)
             return f"found {found}, expected {expected}"
         if self._hidden(fault.path):
             return f"found {found}, expected another value"

@@ -43,6 +43,7 @@ BOUNDS: dict[str, str] = {
     "too_short": "{min_length} or more entries",
     "too_long": "{max_length} or fewer entries",
 }
+OF_TEXTS = frozenset({"too_short", "too_long"})  # said of secrets too, which are texts
 NAME = "a name: a letter or digit, then letters, digits and ._-, 64 at most"
 PATTERNS: dict[str, str] = {
     r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": NAME,
