@@ -22,6 +22,7 @@ from edgeproxy.record import record
 FLIGHT = b"Edge-Flight"  # the digest of a key, in a request between workers
 POSITION = b"Edge-Position"  # in its answer: the purge log's position when the fetch began
 NAME = "@workers"  # what metrics and logs call the others; no origin's name begins so
+LONGEST_KEY = 1024  # bytes; what has a longer one each worker fetches for itself
 PATIENCE = 5.0  # seconds that another worker has to begin its answer
 _FLIGHT = FLIGHT.lower()
 _POSITION = POSITION.lower()
@@ -59,6 +60,8 @@ class Peers:
     def leader(self, key: bytes, now: float, *, instead_of: int = -1, anew: bool = False) -> Leader | None:
         """Who fetches `key` already, or unless `anew` did a moment ago; None when it is for this worker to
         do, which the others now know."""
+        if len(key) > LONGEST_KEY:
+            return None
         digest = self._digest(key)
         slot = self._table.claim(digest, self._slot, now, instead_of=instead_of, anew=anew)
         upstream = None if slot is None else self._upstreams.get(slot)

@@ -19,6 +19,7 @@ _QUOTED_PAIR = re.compile(rb"\\(.)")
 _WORD = re.compile(rb"[a-z-]+")
 _RESTRICTS = frozenset({b"no-store", b"no-cache", b"private", b"must-revalidate", b"max-age", b"s-maxage"})
 _MEMO_CAP = 2048
+_USUAL = 256  # bytes of a field worth remembering: strangers write long ones too
 _LONGEST = 8192  # bytes of a field worth reading; what is longer forbids storing
 
 
@@ -74,6 +75,8 @@ def parse_cache_control(value: bytes | None) -> Directives:
     known = _memo.get(value)
     if known is None:
         known = _parse(value) if len(value) <= _LONGEST else FORBIDDEN
+        if len(value) > _USUAL:
+            return known
         if len(_memo) >= _MEMO_CAP:
             _memo.clear()
         _memo[value] = known

@@ -229,7 +229,7 @@ class Flights(Generic[J]):
 
     def __init__(self) -> None:
         self.flights: dict[bytes, Flight[J]] = {}
-        self.passes: dict[bytes, float] = {}
+        self.passes: dict[int, float] = {}  # by hash of the key: two that share one only wait for nobody
 
     def find(self, key: bytes) -> Flight[J] | None:
         return self.flights.get(key)
@@ -255,15 +255,15 @@ class Flights(Generic[J]):
         ]
 
     def must_pass(self, key: bytes, now: float) -> bool:
-        until = self.passes.get(key)
+        until = self.passes.get(hash(key))
         if until is None:
             return False
         if until > now:
             return True
-        del self.passes[key]
+        del self.passes[hash(key)]
         return False
 
     def remember_pass(self, key: bytes, now: float) -> None:
         if len(self.passes) >= self.PASS_CAP:
             self.passes.pop(next(iter(self.passes)))
-        self.passes[key] = now + self.PASS_FOR
+        self.passes[hash(key)] = now + self.PASS_FOR

@@ -24,6 +24,7 @@ _HOST = re.compile(rb"([A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
 _ABSOLUTE = re.compile(rb"(?i)(https?)://([^/?#]*)([^#]*)")
 _PARAMETERS = re.compile(rb"(?:;|%3B)[^/]*")
 
+_LONGEST_HOST = 261  # bytes: a name of 255 (RFC 1035 §2.3.4), a colon and a port
 _HOST_MEMO_CAP = 4096
 _host_memo: dict[tuple[bytes, bool], bytes] = {}
 
@@ -84,7 +85,7 @@ def normalise_host(host: bytes | None, *, secure: bool) -> bytes:
     known = _host_memo.get((host, secure))
     if known is not None:
         return known
-    match = _HOST.fullmatch(host)
+    match = _HOST.fullmatch(host) if len(host) <= _LONGEST_HOST else None
     if match is None or (match[2] and int(match[2]) > 65535):
         raise RequestError(400, "bad-host", "The Host field is not a valid host and port.")
     name = match[1].lower().removesuffix(b".")

@@ -23,7 +23,7 @@ from edgeproxy.pipeline import Visit
 from edgeproxy.server.ending import CLOSE, Ending
 from edgeproxy.server.exchange import JOIN_BELOW, Exchange
 
-PIPELINE_CAP = 32  # requests parsed ahead of their turn on one connection
+PIPELINE_CAP = 256  # requests parsed ahead of their turn on one connection
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
 
 
@@ -49,7 +49,7 @@ class EdgeProtocol(Ending):
     # --- what the reader reports
 
     def _arrived(self, request: Request, framing: Framing, *, keep_alive: bool, http10: bool) -> None:
-        if request.has_body or self._busy():
+        if request.has_body or self._busy() or self.flow.write_paused:
             self._queue(request, framing, keep_alive=keep_alive, http10=http10)
             return
         visit = Visit(self.hall.edge, request)
@@ -145,6 +145,8 @@ class EdgeProtocol(Ending):
         self.waiting.append(exchange)
         if self.exchange is None:
             self._next()
+        elif body is not None:
+            body.pause()  # until somebody wants it
         else:
             self.flow.pause_reading()
 
@@ -154,7 +156,7 @@ class EdgeProtocol(Ending):
         self.deadline = float("inf")
 
     def _take_body(self) -> None:
-        self.flow.resume_reading()
+        self._read_on()
         if self.receiving is not None:
             self.deadline = steady() + self.limits.body_gap
 
@@ -167,7 +169,7 @@ class EdgeProtocol(Ending):
 
     def _next(self) -> None:
         """Answer the next queued request, if it is its turn."""
-        while self.waiting and self.exchange is None and not self.closing:
+        while self.waiting and self.exchange is None and not (self.closing or self.flow.write_paused):
             exchange = self.waiting.popleft()
             now = steady()
             self._begin(exchange, now)
@@ -178,8 +180,8 @@ class EdgeProtocol(Ending):
             if exchange.body is not None and not self._admit_body(exchange, exchange.body):
                 continue
             hall.act(visit, ctx, decision, exchange)
-        if not self.waiting and self.exchange is None and not self.closing:
-            self.flow.resume_reading()
+        if not (self.waiting or self.closing or self.flow.write_paused) and self.exchange is None:
+            self._read_on()
 
     def _admit_body(self, exchange: Exchange, body: RequestBody) -> bool:
         """Refuse a body over the route's limit before reading it (A129)."""
@@ -254,11 +256,12 @@ class EdgeProtocol(Ending):
         exchange = self.exchange
         if exchange is None:
             self.deadline = steady() + self.limits.keep_alive
-            self.flow.resume_reading()
+            self._next()
+            self._rest()
             return
         self.deadline = float("inf")
         exchange.writable = True
         if exchange.body is not None:
-            self.flow.resume_reading()
+            self._read_on()
         if exchange.on_drain is not None:
             exchange.on_drain()

@@ -5,6 +5,8 @@ checks that llhttp leaves to us. Rules of the place:
 1. After anything malformed the connection closes and nothing behind it is answered (reliability A16).
 2. Deadlines are absolute and swept, not timers: a byte now and then does not extend them (A133).
 3. A head whose field lines repeat is not parsed again: see `repeated`.
+4. Requests that came together are parsed a few at a time, and no more while answers wait for the client
+   to read: what one read can hold must not become a hundred thousand times as many bytes of answers.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("edgeproxy.door")
 
+PIECE = 2048  # bytes that are parsed at a time, when more came than one usual head
 CHUNK_OVERHEAD = 4096  # bytes of chunk extensions and trailers per message (A8)
 
 
@@ -50,13 +53,15 @@ class RequestReader(HttpToolsProtocol):
         self.proxied: bytes | None = None  # PROXY protocol header not yet complete
         self.known: bytes | None = None  # the field lines of the last plain request, and what it led to
         self.visits: dict[bytes, Visit] = {}
+        self.unread = b""  # came together with what is answered now
         # per request being parsed
         self.begun = 0  # heads begun in this read
         self.in_head = False
         self.raw: list[Field] = []
         self.index: dict[bytes, bytes] = {}
         self.target = b""
-        self.head_bytes = 0
+        self.head_bytes = 0  # of a head that is not complete, less those of its first read
+        self.fed = 0  # of all reads that it may be in
         self.visit: Visit | None = None  # of a request that may be repeated
         self.receiving: RequestBody | None = None  # the body the parser is in
         self.body_left = 0  # bytes of it that may still come
@@ -115,7 +120,25 @@ class RequestReader(HttpToolsProtocol):
             data = self._read_proxy_header(data)
             if not data:
                 return
-        self._parse(data)
+        if self.unread or len(data) > PIECE * 2:
+            self.unread += data
+        else:
+            self._parse(data)
+        if self.unread:
+            self._parse_unread()
+
+    def _read_on(self) -> None:
+        """Take in what comes, and before it what came already."""
+        self.flow.resume_reading()
+        if self.unread:
+            self.loop.call_soon(self._parse_unread)  # not from within the parser
+
+    def _parse_unread(self) -> None:
+        """Parse what came, as far as it may be answered."""
+        while self.unread and not (self.closing or self.flow.read_paused):
+            end = len(self.unread) if self.receiving is not None else PIECE
+            piece, self.unread = self.unread[:end], self.unread[end:]
+            self._parse(piece)
 
     def _parse(self, data: bytes) -> None:
         rested = self.at_rest
@@ -123,6 +146,7 @@ class RequestReader(HttpToolsProtocol):
             self.at_rest = False
             self.deadline = steady() + self.limits.head_timeout  # the head's time starts with its first byte
         fresh = not self.in_head
+        self.fed = len(data) if fresh else self.fed + len(data)
         self.begun = 0
         self.visit = None
         self.overhead += len(data)
@@ -150,7 +174,9 @@ class RequestReader(HttpToolsProtocol):
 
     def _rest(self) -> None:
         """Nothing is under way any more, unless something is."""
-        self.at_rest = not (self.closing or self.in_head or self.receiving is not None or self._busy())
+        self.at_rest = not (
+            self.closing or self.in_head or self.receiving is not None or self.unread or self._busy()
+        )
 
     # --- around requests
 
@@ -187,12 +213,14 @@ class RequestReader(HttpToolsProtocol):
         The parser takes a body for the other protocol's bytes, so with one the connection closes.
         """
         self.visit = None
+        rest += self.unread
+        self.unread = b""
         if self._switching(rest):
             return
         if self.index.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.index:
             self._close_after_answer()
-        elif rest and not self.closing:
-            self._parse(rest)
+        else:
+            self.unread = rest  # parsed by `data_received`: many of these must not nest
 
     # --- parser callbacks
 
@@ -238,7 +266,7 @@ class RequestReader(HttpToolsProtocol):
             http10 = self._check_version(index)
         if b"content-length" in index or b"transfer-encoding" in index or b"expect" in index:
             framing = check_framing(index, http10=http10)
-        if self.overhead > self.limits.head_size and self._head_size() > self.limits.head_size:
+        if self.fed > self.limits.head_size and self._head_size() > self.limits.head_size:
             raise RequestError(431, "head-too-large", "The request's head is too large.")
         host = index.get(b"host")
         if host is None and http10:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edgeproxy.server.reading import RequestReader
 
 LONGEST_REPEATED = 4096  # bytes of field lines kept for comparing
+LONGEST_LINE = 1024  # and of a request line
 VISITS = 16  # request lines remembered with them
 _LINE = re.compile(rb"(GET|HEAD) (/[!-\"$-\[\]^-~]*)")
 
@@ -23,7 +24,9 @@ _LINE = re.compile(rb"(GET|HEAD) (/[!-\"$-\[\]^-~]*)")
 def learn(reader: RequestReader, data: bytes, visit: Visit) -> None:
     """Remember a head that came in one read, alone and whole."""
     line, _, rest = data.partition(b" HTTP/1.1\r\n")
-    if reader.begun != 1 or _LINE.fullmatch(line) is None or not 0 < len(rest) <= LONGEST_REPEATED:
+    if reader.begun != 1 or not 0 < len(rest) <= LONGEST_REPEATED:
+        return
+    if len(line) > LONGEST_LINE or _LINE.fullmatch(line) is None:
         return
     if rest != reader.known:
         reader.known = rest
@@ -36,9 +39,13 @@ def learn(reader: RequestReader, data: bytes, visit: Visit) -> None:
 def revisit(reader: RequestReader, line: bytes) -> Visit | None:
     """The visit of another request line above the same fields; None: the parser shall judge it."""
     last = next(iter(reader.visits.values()), None)
+    if last is None or last.edge is not reader.hall.edge:
+        reader.visits.clear()  # whose word is taken for the client's TLS may have changed
+        return None
     match = _LINE.fullmatch(line)
     limits = reader.limits
-    if last is None or match is None or len(line) > min(limits.url_size, limits.head_size - LONGEST_REPEATED):
+    longest = min(LONGEST_LINE, limits.url_size, limits.head_size - LONGEST_REPEATED)
+    if match is None or len(line) > longest:
         return None
     before = last.received
     try:
@@ -47,7 +54,7 @@ def revisit(reader: RequestReader, line: bytes) -> Visit | None:
         return None
     request = Request(match[1], host, path, query, before.headers, reader.peer, before.secure)
     visit = Visit(reader.hall.edge, request)
-    if last.edge is not visit.edge or len(reader.visits) >= VISITS:
+    if len(reader.visits) >= VISITS:
         reader.visits.clear()
     reader.visits[line] = visit
     return visit

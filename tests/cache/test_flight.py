@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import getsizeof
 from typing import Any, cast
 
 import pytest
@@ -222,3 +223,10 @@ def test_remembered_passes_are_bounded() -> None:
     assert len(all_of_them.passes) == Flights.PASS_CAP
     assert not all_of_them.must_pass(b"0", 1.0), "the oldest goes first"
     assert all_of_them.must_pass(b"%d" % Flights.PASS_CAP, 1.0)
+
+
+def test_what_must_pass_is_remembered_without_its_key() -> None:
+    all_of_them = Flights[Any]()
+    all_of_them.remember_pass(b"k" * 100_000, now=0.0)
+    assert all_of_them.must_pass(b"k" * 100_000, now=1.0)
+    assert getsizeof(next(iter(all_of_them.passes))) < 100

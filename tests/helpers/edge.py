@@ -88,8 +88,14 @@ class Running:
         self.worker, self.port = worker, port
         self._writers: list[asyncio.StreamWriter] = []
 
-    async def client(self) -> Client:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+    async def client(self, receives: int = 0) -> Client:
+        """A new connection; `receives` bytes are what its socket takes in before it is read."""
+        connected = socket.socket()
+        if receives:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receives)
+        connected.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(connected, ("127.0.0.1", self.port))
+        reader, writer = await asyncio.open_connection(sock=connected, limit=receives or 2**16)
         self._writers.append(writer)
         return Client(reader, writer)
 

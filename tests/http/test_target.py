@@ -71,6 +71,13 @@ def test_strange_hosts_do_not_grow_the_memo(monkeypatch: pytest.MonkeyPatch) -> 
         assert len(memo) <= 3
 
 
+def test_no_host_is_longer_than_a_name_can_be() -> None:
+    longest = b"a" * 255
+    assert normalise_host(longest + b":65535", secure=False) == longest + b":65535"
+    with pytest.raises(RequestError):
+        normalise_host(b"a" * 262, secure=False)
+
+
 @given(st.from_regex(rb"(/[a-z.%~2Ff5Ee\-]{0,6}){1,5}", fullmatch=True))
 def test_a_normal_path_is_normal_already(path: bytes) -> None:
     try:

@@ -148,6 +148,27 @@ async def test_a_reload_is_in_force_for_repeated_heads_too(edge: Running, tmp_pa
     assert (await client.answer()).status == 404
 
 
+async def test_who_is_believed_about_tls_is_asked_again_after_a_reload(
+    origin: ScriptedOrigin, edge: Running, tmp_path: Path
+) -> None:
+    client = await edge.client()
+    for path in ("/x", "/y"):
+        client.send(get(path, "X-Forwarded-Proto: https"))
+        await client.answer()
+    text = (tmp_path / "edge.yaml").read_text()
+    text = text.replace("access_log:", 'trusted_proxies: ["127.0.0.1/32"], access_log:')
+    edge.worker.shared.publish(text.encode())
+    before = edge.worker.hall.edge
+    edge.worker.reload()
+    while edge.worker.hall.edge is before:
+        await edge.turn()
+    for path in ("/x", "/y", "/z"):
+        client.send(get(path, "X-Forwarded-Proto: https"))
+        await client.answer()
+    said = [b"X-Forwarded-Proto: https" in head for head in origin.heads]
+    assert said == [False, False, True, True, True]
+
+
 LINES = st.sampled_from([b"GET /x", b"HEAD /x", b"GET /y?z", b"POST /x", b"GET x", b"GET /\xff"])
 RESTS = st.one_of(
     st.just(b"Host: a\r\n\r\n"),
