@@ -96,7 +96,8 @@ async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> 
         await _send_whole(send, answer.status, [*answer.fields, (b"connection", b"close")], answer.body)
         return
     now = steady()
-    exchange = AsgiExchange(hall, request, length)
+    trailers = "http.response.trailers" in (scope.get("extensions") or {})
+    exchange = AsgiExchange(hall, request, length, trailers=trailers)
     visit = Visit(hall.edge, request)
     ctx, decision = hall.decide(visit, now, wall())
     exchange.visit, exchange.ctx, exchange.started_at = visit, ctx, now
@@ -154,8 +155,8 @@ def build_request(scope: Scope, hall: Hallway) -> tuple[Request, int | None]:
         b"x-forwarded-proto" in index and hall.edge.says_https(peer, headers)
     )
     host = index.get(b"host") or (b"localhost" if http10 else None)
-    name, path, query = split_target(target, host, secure=secure)
     method: bytes = scope["method"].encode()
+    name, path, query = split_target(target, host, secure=secure, method=method)
     length = framing.length
     if (
         length == 0

@@ -14,6 +14,7 @@ from edgeproxy.door import PAUSE_AT, Report, RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.message import Field, Request
 from edgeproxy.http.wire import NO_CONTENT_LENGTH, apply_edits
+from edgeproxy.origin.request import wants_trailers
 from edgeproxy.pipeline import Visit
 
 if TYPE_CHECKING:
@@ -28,8 +29,12 @@ Send = Callable[[Message], Awaitable[None]]
 class AsgiExchange:
     """The `Door` of one ASGI request: what the fetch writes waits here, bounded, for `send`."""
 
-    def __init__(self, hall: Hallway, request: Request, length: int | None) -> None:
+    def __init__(
+        self, hall: Hallway, request: Request, length: int | None, *, trailers: bool = False
+    ) -> None:
+        """`trailers`: the server takes fields behind a body (`http.response.trailers`)."""
         self._hall = hall
+        self._trailers = trailers and wants_trailers(request)
         self._messages: list[Message] = []
         self._held = 0
         self._wake = asyncio.Event()
@@ -170,7 +175,12 @@ class AsgiExchange:
             length = 0
         if length is not None and status not in NO_CONTENT_LENGTH:  # servers hold us to it
             fields = [*fields, (b"content-length", b"%d" % length)]
-        self._put(start_message(status, fields), 0)
+        bodiless = self.request.method == b"HEAD" or status in NO_CONTENT_LENGTH
+        self._trailers = self._trailers and length is None and not bodiless
+        message = start_message(status, fields)
+        if self._trailers:
+            message["trailers"] = True
+        self._put(message, 0)
 
     def write(self, data: bytes) -> None:
         if self.gone or self.request.method == b"HEAD" or self.status == 205:
@@ -187,6 +197,9 @@ class AsgiExchange:
         if self.gone:
             return
         self._put({"type": "http.response.body", "body": b""}, 0)
+        if self._trailers:  # they were announced: some message of them must come
+            headers = [(name.lower(), value) for name, value in trailers]
+            self._put({"type": "http.response.trailers", "headers": headers}, 0)
         self._finish()
 
     def abort(self) -> None:

@@ -128,6 +128,7 @@ class RequestBody:
         "complete",
         "held",
         "length",
+        "trailers",
         "wanted",
     )
 
@@ -136,6 +137,7 @@ class RequestBody:
         self.buffered: list[bytes] = []
         self.held = 0
         self.complete = False
+        self.trailers: list[Field] = []  # fields behind it, known when it is complete
         self.wanted: Callable[[], None] | None = None
         self._pause, self._resume, self._paused = pause, resume, False
         self._on_data: Callable[[bytes], None] | None = None

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.cache.key import only_keyed
 from edgeproxy.door import RequestBody
 from edgeproxy.http.message import Field
+from edgeproxy.http.wire import render_fields
 from edgeproxy.origin.connection import OriginConnection
-from edgeproxy.origin.request import FILLING, request_head
+from edgeproxy.origin.request import FILLING, request_head, request_trailers
 from edgeproxy.peers import FLIGHT
 
 if TYPE_CHECKING:
@@ -68,17 +69,22 @@ def _target(job: Job) -> bytes:
     return request.path + b"?" + query if query else request.path
 
 
-def stream(body: RequestBody, connection: OriginConnection) -> None:
-    """Pass the request's body on as it comes, framed as its head says."""
+def stream(job: Job, body: RequestBody, connection: OriginConnection) -> None:
+    """Pass the request's body on as it comes, framed as its head says, and the fields behind it."""
+
+    def trailers() -> list[Field]:
+        visit = job.visit
+        return request_trailers(visit.request, body.trailers, visit.route.forwarding, job.ctx.to_origin)
+
     if body.length is not None or not connection.chunks:
-        body.attach(connection.write, connection.finish)
+        body.attach(connection.write, lambda: connection.finish(trailers()))
         return
 
     def write(data: bytes) -> None:
         connection.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def finish() -> None:
-        connection.write(b"0\r\n\r\n")
+        connection.write(b"0\r\n%b\r\n" % render_fields(trailers()))
         connection.finish()
 
     body.attach(write, finish)

@@ -159,9 +159,9 @@ class Trip:
         if job.visit.route.websocket is not None:
             connection.on_switch = self._on_switch
         if body is not None and expects:
-            self._expecting = Expecting(partial(stream, body, connection))
+            self._expecting = Expecting(partial(stream, job, body, connection))
         elif body is not None:
-            stream(body, connection)
+            stream(job, body, connection)
         hedge = self.upstream.hedge
         if hedge is not None and self.report.tries == 1 and may_hedge(job):
             self._hedge = Hedge(self, self._sender, self._key, hedge.after)
@@ -375,7 +375,7 @@ class Trip:
         if door is not None:
             door.on_drain = door.on_gone = None
             if error is None and trailers and wants_trailers(self.job.visit.request):
-                door.end(trailer_fields(trailers))
+                door.end(trailer_fields(trailers, self.job.ctx.to_client))
             elif error is None:
                 door.end()
             else:

@@ -56,3 +56,9 @@ def check_connection(connection: bytes) -> None:
     for option in connection.lower().split(b","):
         if option.strip() in FRAMING_FIELDS:
             raise RequestError(400, "bad-framing", "Connection must not nominate a framing field.")
+
+
+def persists(connection: bytes, *, http10: bool) -> bool:
+    """Does the connection stay open behind this message? `close` wins over `keep-alive` (RFC 9112 §9.3)."""
+    options = [option.strip() for option in connection.lower().split(b",")]
+    return b"close" not in options and (not http10 or b"keep-alive" in options)

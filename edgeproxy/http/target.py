@@ -29,22 +29,29 @@ _HOST_MEMO_CAP = 4096
 _host_memo: dict[tuple[bytes, bool], bytes] = {}
 
 
-def split_target(target: bytes, host: bytes | None, *, secure: bool) -> tuple[bytes, bytes, bytes]:
+def split_target(
+    target: bytes, host: bytes | None, *, secure: bool, method: bytes = b"GET"
+) -> tuple[bytes, bytes, bytes]:
     """(host, path, query) of a request target and the Host field's value, both normalised.
 
-    The authority of an absolute-form target replaces Host (RFC 9112 §3.2.2). `OPTIONS *` has the
-    path `*`. Raises RequestError 400 for anything that two servers could read in two ways.
+    The authority of an absolute-form target replaces Host (RFC 9112 §3.2.2). OPTIONS of a whole server,
+    `*` or an absolute form without a path, has the path `*` (§3.2.4). Raises RequestError 400 for anything
+    that two servers could read in two ways.
     """
     if _ORIGIN_FORM.fullmatch(target) is None:
-        if target == b"*":
+        if target == b"*" and method == b"OPTIONS":
             return normalise_host(host, secure=secure), target, b""
         match = _ABSOLUTE.fullmatch(target)
-        if match is None or (target := match[3] if match[3][:1] == b"/" else b"/" + match[3]) is None:
+        if match is None:
             raise RequestError(400, "bad-target", "The request target is not a valid path or absolute URI.")
+        normalise_host(host, secure=secure)  # still required to be well-formed
+        host, target = match[2], match[3]
+        if not target and method == b"OPTIONS":
+            return normalise_host(host, secure=secure), b"*", b""
+        if target[:1] != b"/":
+            target = b"/" + target
         if _ORIGIN_FORM.fullmatch(target) is None:
             raise RequestError(400, "bad-target", "The request target holds characters a URI cannot have.")
-        normalise_host(host, secure=secure)  # still required to be well-formed
-        host = match[2]
     path, _, query = target.partition(b"?")
     if _ODD_PATH.search(path) is not None:
         path = normalise_path(path)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, cast
 
 from edgeproxy.errors import OriginError, Retry, origin_error
@@ -102,8 +103,9 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         if not self.closed:
             self._transport.write(data)
 
-    def finish(self) -> None:
-        """The request is written whole: from now on the origin is waited for."""
+    def finish(self, trailers: Sequence[Field] = ()) -> None:
+        """The request is written whole: from now on the origin is waited for. `trailers` are for a connection
+        that frames bodies itself."""
         if not self._written:
             self._written = True
             self._wait()

@@ -7,7 +7,7 @@ clean or closed. Requests do not share connections: many at once need as many of
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast
 
 from h2.config import H2Configuration
@@ -44,7 +44,7 @@ _NOT_SENT = frozenset([b"connection", b"host", b"transfer-encoding", b"upgrade"]
 class Http2Connection(OriginConnection):
     """One connection, spoken over `h2`. Bodies need no framing of the caller's."""
 
-    __slots__ = ("_alone", "_blocked", "_going", "_h2", "_held", "_partial", "_stream")
+    __slots__ = ("_alone", "_blocked", "_going", "_h2", "_held", "_partial", "_stream", "_trailers")
 
     chunks = False
 
@@ -53,6 +53,7 @@ class Http2Connection(OriginConnection):
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=False))
         self._stream = 0
         self._held: list[bytes] = []  # of the request's body
+        self._trailers: list[Field] = []
         self._blocked = False  # the transport has as much as it takes
         self._going = False  # the origin closes the connection after this stream
         self._alone = False  # the head is here, and nothing of the body
@@ -70,6 +71,7 @@ class Http2Connection(OriginConnection):
         self._written = not has_body
         self._chunked = True  # what ends it may have fields
         self._held = []
+        self._trailers = []
         self._alone = False
         if self._timeouts.total:
             self._limit = self._sweeper.clock() + self._timeouts.total
@@ -88,9 +90,10 @@ class Http2Connection(OriginConnection):
             self._send_held()
             self._throttle()
 
-    def finish(self) -> None:
+    def finish(self, trailers: Sequence[Field] = ()) -> None:
         if not self._written:
             self._written = True
+            self._trailers = [(name.lower(), value) for name, value in trailers]
             self._send_held()
             self._wait()
 
@@ -108,7 +111,10 @@ class Http2Connection(OriginConnection):
             h2.send_data(stream, data)
         if self._written and self._with_body and not self._held:
             self._with_body = False
-            h2.end_stream(stream)
+            if self._trailers:
+                h2.send_headers(stream, self._trailers, end_stream=True)
+            else:
+                h2.end_stream(stream)
         self._flush()
 
     def _throttle(self) -> None:

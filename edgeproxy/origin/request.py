@@ -18,7 +18,7 @@ from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.http.wire import apply_edits
 from edgeproxy.record import record
 
-# Host is set by the origin's mode, Expect by the caller; Trailer because request trailers end here.
+# Host is set by the origin's mode, Expect by the caller, Trailer by what of it may follow.
 _NEVER_SENT = NEVER_FORWARDED | {b"host", b"expect", b"trailer"}
 
 CONDITIONAL = frozenset(
@@ -93,6 +93,8 @@ def request_head(
     fields += [b": ".join(field) for field in ours]
     if length is None:
         fields.append(b"Transfer-Encoding: chunked")
+        if b"trailer" in index:
+            fields += _announced(index[b"trailer"], dropped | drop)
     elif length or request.method in _WITH_CONTENT:
         fields.append(b"Content-Length: %d" % length)
     if expect_continue:
@@ -149,24 +151,46 @@ def wants_trailers(request: Request) -> bool:
     return te is not None and any(part.strip() == b"trailers" for part in te.lower().split(b","))
 
 
-def trailer_fields(trailers: Iterable[Field]) -> list[Field]:
-    """Trailers that may be passed on: none that frame, route or authenticate (RFC 9110 §6.5.1)."""
-    return [field for field in trailers if field[0].lower() not in _NOT_IN_TRAILERS]
+def trailer_fields(trailers: Iterable[Field], edits: Sequence[Edit] = ()) -> list[Field]:
+    """Trailers of a response that may be passed on; `edits` are about names that are ours to say."""
+    gone = _NOT_IN_TRAILERS.union([edit.lower for edit in edits])
+    return [field for field in trailers if field[0].lower() not in gone]
 
 
-_NOT_IN_TRAILERS = _NEVER_SENT | frozenset(
-    [
-        b"authorization",
-        b"cache-control",
-        b"content-encoding",
-        b"content-range",
-        b"content-type",
-        b"cookie",
-        b"set-cookie",
-        b"vary",
-        b"www-authenticate",
-    ]
-)
+def request_trailers(
+    request: Request, trailers: Iterable[Field], rule: Forwarding, edits: Sequence[Edit] = ()
+) -> list[Field]:
+    """Trailers of a request that may be passed on: what is taken out of its head cannot come behind it."""
+    connection = request.headers.index.get(b"connection", b"")
+    gone = rule.dropped | nominated(connection.translate(_ALIAS))
+    gone |= {edit.name.translate(_ALIAS) for edit in edits}
+    return [field for field in trailers if _may_follow(field[0], gone)]
+
+
+def _announced(trailer: bytes, gone: frozenset[bytes]) -> list[bytes]:
+    """The Trailer field of those names in it that may follow (RFC 9110 §6.6.2)."""
+    names = [name for each in trailer.split(b",") if (name := each.strip()) and _may_follow(name, gone)]
+    return [b"Trailer: " + b", ".join(names)] if names else []
+
+
+def _may_follow(name: bytes, gone: frozenset[bytes]) -> bool:
+    alias = name.translate(_ALIAS)
+    return alias not in gone and alias not in _NOT_IN_TRAILERS and b"_" not in name
+
+
+# What frames, routes, modifies a request, authenticates, controls a response or says how to read the content
+# (RFC 9110 §6.5.1).
+_NOT_IN_TRAILERS = (
+    _NEVER_SENT
+    | FILLING
+    | frozenset(
+        [
+            b"age", b"authorization", b"cache-control", b"cdn-loop", b"content-encoding", b"content-location",
+            b"content-range", b"content-type", b"cookie", b"date", b"expires", b"location", b"max-forwards",
+            b"pragma", b"retry-after", b"set-cookie", b"vary", b"via", b"www-authenticate",
+        ]
+    )
+)  # fmt: skip
 
 
 def is_loop(headers: Headers, edge_id: bytes) -> bool:

@@ -20,7 +20,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from edgeproxy.clock import steady
 from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
-from edgeproxy.http.framing import NO_BODY, Framing, check_connection, check_framing
+from edgeproxy.http.framing import NO_BODY, Framing, check_connection, check_framing, persists
 from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.http.proxy_protocol import Complete, parse
 from edgeproxy.http.target import split_target
@@ -66,6 +66,7 @@ class RequestReader(HttpToolsProtocol):
         self.receiving: RequestBody | None = None  # the body the parser is in
         self.body_left = 0  # bytes of it that may still come
         self.overhead = 0  # bytes of chunk framing seen
+        self.trailer_bytes = 0
 
     # --- what the answering half does
 
@@ -230,7 +231,7 @@ class RequestReader(HttpToolsProtocol):
         self.raw = []
         self.index = {}
         self.target = b""
-        self.head_bytes = 0
+        self.head_bytes = self.trailer_bytes = 0
 
     def on_url(self, url: bytes) -> None:
         self.target += url
@@ -239,7 +240,8 @@ class RequestReader(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.in_head:
-            return  # trailers: dropped, and counted by the overhead of the chunked coding
+            self._on_trailer(name, value)
+            return
         lower = name.lower()
         index = self.index
         self.raw.append((name, value))
@@ -252,6 +254,13 @@ class RequestReader(HttpToolsProtocol):
         else:
             index[lower] = value
 
+    def _on_trailer(self, name: bytes, value: bytes) -> None:
+        self.trailer_bytes += len(name) + len(value) + 4
+        if self.trailer_bytes > CHUNK_OVERHEAD:
+            raise RequestError(400, "bad-framing", "Chunk extensions or trailers are too large.")
+        if self.receiving is not None:
+            self.receiving.trailers.append((name, value))
+
     def on_headers_complete(self) -> None:
         self.in_head = False
         if self.closing:
@@ -262,8 +271,9 @@ class RequestReader(HttpToolsProtocol):
         keep_alive = self.parser.should_keep_alive()
         http10 = False
         framing = NO_BODY
-        if not keep_alive or b"connection" in index:
+        if not keep_alive or b"connection" in index or b"proxy-connection" in index:
             http10 = self._check_version(index)
+            keep_alive = keep_alive and persists(index.get(b"connection", b""), http10=http10)
         if b"content-length" in index or b"transfer-encoding" in index or b"expect" in index:
             framing = check_framing(index, http10=http10)
         if self.fed > self.limits.head_size and self._head_size() > self.limits.head_size:
@@ -275,8 +285,8 @@ class RequestReader(HttpToolsProtocol):
         secure = self.scheme == "https" or (
             b"x-forwarded-proto" in index and self.hall.edge.says_https(self.peer, headers)
         )
-        host, path, query = split_target(self.target, host, secure=secure)
         method = self.parser.get_method()
+        host, path, query = split_target(self.target, host, secure=secure, method=method)
         request = Request(method, host, path, query, headers, self.peer, secure, framing.length != 0)
         self._arrived(request, framing, keep_alive=keep_alive, http10=http10)
 

@@ -13,7 +13,14 @@ from types import TracebackType
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, WindowUpdated
+from h2.events import (
+    DataReceived,
+    RequestReceived,
+    StreamEnded,
+    StreamReset,
+    TrailersReceived,
+    WindowUpdated,
+)
 
 Fields = list[tuple[bytes, bytes]]
 Script = Callable[["Stream"], Awaitable[None]]
@@ -25,6 +32,7 @@ class Stream:
     def __init__(self, peer: _Peer, number: int, headers: Fields) -> None:
         self.peer, self.number, self.headers = peer, number, headers
         self.received = bytearray()
+        self.behind: Fields = []  # the body
         self.ended = asyncio.Event()
         self.reset = asyncio.Event()
 
@@ -113,6 +121,8 @@ class _Peer(asyncio.Protocol):
                 self.streams[event.stream_id].received += event.data
                 if self.origin.reads:
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+            elif isinstance(event, TrailersReceived):
+                self.streams[event.stream_id].behind = list(event.headers)
             elif isinstance(event, StreamEnded):
                 self.streams[event.stream_id].ended.set()
             elif isinstance(event, StreamReset):

@@ -33,6 +33,7 @@ class Peer:
         self.index = index  # 0 for the first connection of the origin
         self.received = b""
         self.heads: list[bytes] = []
+        self.trailers: list[bytes] = []  # field lines behind bodies
         self.ended = asyncio.Event()  # the script is over, the connection closed
         self._reader = reader
         self._writer = writer
@@ -60,7 +61,8 @@ class Peer:
                 while size := int(await self.until(b"\r\n"), 16):
                     body += await self.exactly(size)
                     await self.exactly(2)
-                await self.until(b"\r\n")
+                while (trailer := await self.until(b"\r\n")) != b"\r\n":
+                    self.trailers.append(trailer[:-2])
             elif line.startswith(b"content-length:"):
                 body = await self.exactly(int(line.partition(b":")[2]))
         return head, body

@@ -14,7 +14,6 @@ from edgeproxy.http.target import normalise_host, normalise_path, split_target, 
     ("target", "host", "path", "query"),
     [
         ("/a?b=c?d", "example.com", "/a", "b=c?d"),
-        ("*", "example.com", "*", ""),
         ("http://Other.example:80/a/../b?q", "other.example", "/b", "q"),
         ("http://other.example", "other.example", "/", ""),
         ("http://other.example?q", "other.example", "/", "q"),
@@ -40,7 +39,23 @@ def test_what_two_servers_could_read_in_two_ways_is_refused(target: str) -> None
 @pytest.mark.parametrize("target", ["/", "*", "http://good.example/"])
 def test_a_host_that_is_none_is_refused_even_where_it_is_not_used(host: str, target: str) -> None:
     with pytest.raises(RequestError, match="Host"):
-        split_target(target.encode(), host.encode(), secure=False)
+        split_target(target.encode(), host.encode(), secure=False, method=b"OPTIONS")
+
+
+@pytest.mark.parametrize(
+    ("target", "found"),
+    [
+        ("*", (b"example.com", b"*", b"")),
+        ("http://b.example", (b"b.example", b"*", b"")),
+        ("http://b.example/", (b"b.example", b"/", b"")),
+        ("http://b.example?q", (b"b.example", b"/", b"q")),
+    ],
+)
+def test_options_may_be_about_all_of_a_server(target: str, found: tuple[bytes, bytes, bytes]) -> None:
+    assert split_target(target.encode(), b"example.com", secure=False, method=b"OPTIONS") == found
+    if target == "*":
+        with pytest.raises(RequestError):
+            split_target(b"*", b"example.com", secure=False)
 
 
 def test_a_host_is_needed() -> None:
