@@ -17,6 +17,7 @@ from typing import Protocol
 import httptools
 
 from edgeproxy.errors import OriginError, origin_error
+from edgeproxy.http.framing import persists
 from edgeproxy.http.message import Field, Headers, index_fields
 
 MAX_HEAD = 64 * 1024  # bytes of a head, or of a trailer section
@@ -228,7 +229,7 @@ class ResponseReader:
             raise origin_error("http_protocol_error", "the status is not one of HTTP")
         headers = Headers(fields, index_fields(fields))
         self.keep = self._parser.should_keep_alive()
-        if not self.keep or b"connection" in headers.index:
+        if not self.keep or b"connection" in headers.index or b"proxy-connection" in headers.index:
             self._check_version(headers)
         if b"keep-alive" in headers.index:
             self._take_hint(headers)
@@ -277,6 +278,8 @@ class ResponseReader:
             raise origin_error("http_protocol_error", "the version is neither HTTP/1.1 nor HTTP/1.0")
         elif b"transfer-encoding" in headers:
             raise origin_error("http_protocol_error", "HTTP/1.0 has no Transfer-Encoding")
+        else:  # llhttp takes the first option, and Proxy-Connection
+            self.keep = self.keep and persists(headers.get(b"connection") or b"", http10=True)
 
     def _take_hint(self, headers: Headers) -> None:
         """`Keep-Alive: timeout=5`: after that the origin closes, perhaps under the next request."""
