@@ -13,7 +13,7 @@ from edgeproxy.observe.compression import CodingMeters
 from edgeproxy.routes import Compression, Route
 
 if TYPE_CHECKING:
-    from edgeproxy.cache.flight import Body
+    from edgeproxy.cache.body import Body
     from edgeproxy.door import Door
     from edgeproxy.trip import Trip
 

@@ -162,7 +162,7 @@ class FilesSection(Model):
     max_bytes: Annotated[Size, Field(ge=2**20)] = 10 * 2**30
     """Bytes of all of them; what nobody asked for longest goes first."""
     object_size: Annotated[Size, Field(gt=0)] = 2**30
-    """The largest body that is kept; the origin has to say how long it is."""
+    """The largest body that is kept, whether the origin says how long it is or not."""
 
     @model_validator(mode="after")
     def _fits(self) -> FilesSection:

@@ -48,6 +48,7 @@ from edgeproxy.tunnel import Tunnels
 
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
+RENEW = 15.0  # seconds after which a fetch has to tell other workers that it goes on
 GONE = (404, 410)  # such an answer says that what is stored is out of date, other errors do not
 REFRESH_CAP = 1000  # refreshes behind clients' backs at once; beyond it stale answers stay stale
 
@@ -147,6 +148,8 @@ class Fetcher:
             for other in others:
                 self.alone(other)
         if self.peers is not None:
+            for flight in self.flights.older(now - RENEW):
+                self.peers.renew(flight.key, now)
             self.peers.sweep(now)
 
     def alone(self, job: Job) -> None:
@@ -291,7 +294,7 @@ class Fetcher:
 
     def _unwrapped(self, trip: Trip) -> bool:
         """Take the answer of another worker for the origin's; False when it has none to share."""
-        position, trip.headers = said_by(trip.headers)
+        position, trip.file, trip.headers = said_by(trip.headers)
         if position is None:
             return False
         trip.position = min(trip.position, position)  # a purge since then is about this answer too

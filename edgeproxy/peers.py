@@ -20,7 +20,7 @@ from edgeproxy.origin.upstream import Upstream
 from edgeproxy.record import record
 
 FLIGHT = b"Edge-Flight"  # the digest of a key, in a request between workers
-POSITION = b"Edge-Position"  # in its answer: the purge log's position when the fetch began
+POSITION = b"Edge-Position"  # in its answer: the purge log's position when the fetch began, and a file
 NAME = "@workers"  # what metrics and logs call the others; no origin's name begins so
 LONGEST_KEY = 1024  # bytes; what has a longer one each worker fetches for itself
 PATIENCE = 5.0  # seconds that another worker has to begin its answer
@@ -86,6 +86,12 @@ class Peers:
             until = 0.0
         self._table.landed(digest, self._slot, until)
 
+    def renew(self, key: bytes, now: float) -> None:
+        """The fetch of `key` takes its time: it is believed for longer."""
+        digest = self._digest(key)
+        if digest in self._ours and self._table.claim(digest, self._slot, now) is None:
+            self._ours[digest] = key, now + LONGEST
+
     def key_of(self, request: Headers) -> bytes | None:
         """The key that another worker asks for by the name of its flight; None: we do not know it."""
         try:
@@ -141,9 +147,16 @@ def _origin(path: str) -> Origin:
     )
 
 
-def said_by(headers: Headers) -> tuple[int | None, Headers]:
-    """(position, the origin's fields) of another worker's answer; None when it had nothing to share."""
+def said_to_peers(position: int, file: str = "") -> Field:
+    """What a worker says of its answer to another one: the position that it is of, and the name of the file
+    that its body lies in, when that may be read along."""
+    return POSITION, f"{position} {file}".encode()
+
+
+def said_by(headers: Headers) -> tuple[int | None, str, Headers]:
+    """(position, name of the file, the origin's fields) of another worker's answer; the position is None when
+    it had nothing to share."""
     positions = headers.get_all(_POSITION)
     fields: list[Field] = [field for field in headers.raw if field[0].lower() != _POSITION]
-    position = positions[-1] if positions else b""
-    return int(position) if position.isdigit() else None, Headers(fields, index_fields(fields))
+    position, _, file = (positions[-1] if positions else b"").decode("ascii", "replace").partition(" ")
+    return int(position) if position.isdecimal() else None, file, Headers(fields, index_fields(fields))

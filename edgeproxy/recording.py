@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Protocol
 
 from edgeproxy.cache.admission import Uses
+from edgeproxy.cache.body import Body
 from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.cache.entry import Entry
-from edgeproxy.cache.flight import Body, Flight
+from edgeproxy.cache.flight import Flight
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry, tells_all
 from edgeproxy.compress import PressedBody
@@ -16,7 +17,7 @@ from edgeproxy.errors import OriginError
 from edgeproxy.http.message import Field
 from edgeproxy.job import Job, fields_for_client, serve
 from edgeproxy.large_files import LargeFiles
-from edgeproxy.peers import POSITION
+from edgeproxy.peers import said_to_peers
 from edgeproxy.trip import Trip
 
 
@@ -45,15 +46,38 @@ class Recording:
         self._trip = trip
         self._settled = settled
         self._flight = flight
-        self._body = Body(settled.object_size, connection.pause, connection.resume, self._deserted)
         self._rule = rule
         job = trip.job
-        large = fetcher.large
-        size = settled.file_size if settled.file_size == trip.length else 0  # not one that is compressed
-        if size and large is not None and large.takes(size):
-            self._body.spool = large.spool(size)
+        self._body = Body(
+            settled.object_size, connection.pause, connection.resume, self._deserted, self._outgrown
+        )
         if rule.min_uses > 1 and job.fetch.entry is None:
             self._body.kept = fetcher.uses.reaches(settled.key, rule.min_uses)
+        size = settled.file_size if settled.file_size == trip.length else 0  # not one that is compressed
+        if size:
+            self._keep_in_file(size)
+        # whose length nobody knows may have no end: it goes on only for those who read it
+        self._body.lasting = self._body.kept and (bool(size) or job.door is None)
+
+    def _keep_in_file(self, size: int | None) -> None:
+        """Put all of the body into a file, if there is room for one."""
+        trip, large = self._trip, self._fetcher.large
+        if large is None:
+            return
+        if trip.flight:  # another worker keeps it
+            self._body.kept = False
+            if trip.file:
+                self._body.keep_in(large.borrow(trip.file))
+        elif large.takes(size or 0):
+            self._body.keep_in(large.spool(size))
+
+    def _outgrown(self) -> None:
+        """It is larger than memory takes, which its head did not say."""
+        if self._trip.length is None and self._rule.file_size > self._settled.object_size:
+            self._keep_in_file(None)
+        waiting, self._flight.partial = self._flight.partial, []
+        for job in waiting:
+            self._fetcher.alone(job)
 
     def begin(self) -> None:
         """Let those who wait read, and those who come later join."""
@@ -75,18 +99,19 @@ class Recording:
         if not settled.suits(job.visit.request):
             self._fetcher.alone(job)
             return
-        if job.ranged and settled.file_size:
+        if job.ranged and (settled.file_size or not self._body.recording):
             self._fetcher.alone(job)  # the whole takes too long to wait for
             return
         if job.ranged:
             self._flight.partial.append(job)
             return
         leads = job is trip.job and not trip.flight
+        lent = ""
         status = cache_status(
             job.visit.edge.ident,
             job.fetch.cause,
             trip.status,
-            stored=self._body.kept and (not settled.file_size or self._body.spool is not None),
+            stored=self._body.kept and (not settled.file_size or self._body.filed),
             collapsed=not leads,
             ttl=settled.ttl,
         )
@@ -97,49 +122,60 @@ class Recording:
         else:
             fields = settled.shared_fields(self._fetcher.clock())
             if job.peer is not None:
-                fields += self._for_peers()
+                lent = "" if self._body.spool is None else self._body.spool.lend()
+                fields += self._for_peers(lent)
             elif self._rule.x_cache:
                 fields.append((b"X-Cache", b"MISS"))
         door.start(trip.status, fields, status, trip.length)
-        self._body.read_by(door)
+        self._body.read_by(door, filed=bool(lent))
 
-    def _for_peers(self) -> list[Field]:
-        """What another worker needs to decide as this one did."""
+    def _for_peers(self, lent: str) -> list[Field]:
+        """What another worker needs to decide as this one did, and the file that it may read along."""
         hidden = self._rule.hidden
         said = [field for field in self._trip.headers if field[0].lower() in hidden]
-        return [*said, (POSITION, b"%d" % self._trip.position)]
+        return [*said, said_to_peers(self._trip.position, lent)]
 
     def _done(self, error: OriginError | None) -> None:
-        trip = self._trip
-        entry = None
-        spool = self._body.spool
-        if spool is not None and error is None:
+        trip, spool = self._trip, self._body.spool
+        if error is not None:
+            trip.report.error = error.error
+        if spool is not None and error is None and self._body.kept:
             spool.finish(self._keep)
-        elif spool is not None:
+            return
+        if spool is not None:
             spool.drop()
-        elif error is None and self._body.recording:
+        entry = None
+        if spool is None and error is None and self._body.recording:
             entry = build_entry(self._settled, self._body.content(), trip.position)
             if self._body.kept:
                 trip.job.visit.edge.store.put(entry)
-        if error is not None:
-            trip.report.error = error.error
-        shared = entry is not None and self._body.kept and tells_all(self._rule, entry, trip.headers)
-        self._fetcher.landed(self._flight, entry if shared else None)
+        self._land(entry if self._body.kept else None)
         for job in self._flight.partial:
             self._serve_part(job, entry)
+
+    def _land(self, entry: Entry | None) -> None:
+        """The fetch is over, and `entry` is what is stored of it."""
+        shared = entry is not None and tells_all(self._rule, entry, self._trip.headers)
+        self._fetcher.landed(self._flight, entry if shared else None)
 
     def _deserted(self) -> None:
         """It is too large to be kept, and all who read it have left."""
         self._trip.abandon()
+        if self._body.spool is not None:
+            self._body.spool.drop()
         self._fetcher.landed(self._flight, None)
         for job in self._flight.partial:
             self._fetcher.alone(job)
 
     def _keep(self, file: BodyFile | None) -> None:
         """All of a large body is in its file."""
-        if file is not None and self._body.kept:
+        entry = None
+        if file is not None:
             entry = build_entry(self._settled, file.body, self._trip.position, file)
-            self._trip.job.visit.edge.store.put(entry)
+            if not self._trip.job.visit.edge.store.put(entry):  # purged meanwhile
+                file.remove()
+                entry = None
+        self._land(entry)
 
     def _serve_part(self, job: Job, entry: Entry | None) -> None:
         """The whole is here, or will not be: a client that wants a part of it gets that, or asks itself."""

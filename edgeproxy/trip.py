@@ -69,6 +69,7 @@ class Trip:
         "_target",
         "_task",
         "connection",
+        "file",
         "flight",
         "headers",
         "job",
@@ -88,6 +89,7 @@ class Trip:
     ) -> None:
         """`flight` is the name of a fetch that another worker is at already, and `upstream` that worker."""
         self.flight = flight
+        self.file = ""  # that the other worker writes the body to
         self._sender = sender
         self.job = job
         self.upstream = upstream

@@ -50,7 +50,7 @@ LAYERS = [
     {"context", "countries", "country_data", "http", "decision", "door", "purge_log", "recall"},
     {"cache", "policies", "origin", "observe"},
     {"routes"},
-    {"feeds", "pipeline", "flight_table", "purge_journal", "large_files"},
+    {"feeds", "pipeline", "flight_table", "purge_journal", "large_files", "spool"},
     {"peers", "tunnel", "expect", "compress", "waiting"},
     {"outgoing"},
     {"hedge"},

@@ -243,7 +243,7 @@ async def test_it_is_there_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_a_slow_disk_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeproxy.large_files.BEHIND", 1000)
+    monkeypatch.setattr("edgeproxy.spool.BEHIND", 1000)
     async with (
         ScriptedOrigin(counting(large(), [])) as origin,
         running(config(origin.url, tmp_path), tmp_path, "native") as edge,

@@ -37,3 +37,8 @@ class BodyFile:
             self._touched = now
             with suppress(OSError):  # it was removed; those who hold it go on
                 os.utime(self._path)
+
+    def remove(self) -> None:
+        """Nobody is to find it any more."""
+        with suppress(OSError):
+            os.unlink(self._path)

@@ -18,7 +18,7 @@ from edgeproxy.http.framing import Framing
 from edgeproxy.http.message import Field, Request
 from edgeproxy.http.wire import render_fields
 from edgeproxy.job import Job
-from edgeproxy.peers import POSITION
+from edgeproxy.peers import said_to_peers
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.exchange import Exchange
 from edgeproxy.server.protocol import EdgeProtocol
@@ -37,7 +37,8 @@ class PeerExchange(Exchange):
         """What is stored here, with its age and the purge position that it is of."""
         response = entry.response
         fields = [field for field in response.fields if field[0].lower() != b"content-length"]
-        fields += [(b"Age", b"%d" % entry.age(now)), (POSITION, b"%d" % entry.position)]
+        file = "" if entry.file is None else entry.file.name
+        fields += [(b"Age", b"%d" % entry.age(now)), said_to_peers(entry.position, file)]
         self.start(response.status, fields, b"", len(response.body))
         self.write(response.body)
         self.end()

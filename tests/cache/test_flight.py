@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.cache.flight import AHEAD, Body, Flight, Flights
+from edgeproxy.cache.body import AHEAD, Body
+from edgeproxy.cache.flight import Flight, Flights
 from edgeproxy.door import Door
 
 

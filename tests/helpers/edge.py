@@ -129,8 +129,11 @@ async def running_workers(config: str, folder: Path, count: int) -> AsyncGenerat
     path.write_text(config)
     shared = Shared.create(path, count)
     assert shared.links is not None
+    shared.open_machine(shared.config().cache.machine)
     async with AsyncExitStack() as stack:
         stack.callback(shared.links.close)
+        if shared.machine is not None:
+            stack.callback(shared.machine.close)
         yield [
             await stack.enter_async_context(serving(Worker(shared, slot), "native")) for slot in range(count)
         ]
