@@ -27,8 +27,9 @@ class Op(Enum):
 class Edit:
     """One header edit; applied to a forwarded request or, after the cache, to a response.
 
-    `line` is the field line it adds, and `lower` its name: made once, because most edits are made when
-    the configuration is loaded and used in every answer.
+    `line` is the field line it adds, `lower` its name, and `touches` the name of the lines that it changes
+    (ADD: none, empty): made once, because most edits are made when the configuration is loaded and used in
+    every answer.
     """
 
     op: Op
@@ -36,11 +37,13 @@ class Edit:
     value: bytes = b""
     change: Callable[[bytes], bytes | None] | None = None  # value -> value, None to drop the line
     lower: bytes = field(init=False, repr=False, compare=False)
+    touches: bytes = field(init=False, repr=False, compare=False)
     line: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         made = cast(Any, self)  # frozen to everybody else
         made.lower = self.name.lower()
+        made.touches = b"" if self.op is Op.ADD else made.lower
         made.line = b"" if self.op in (Op.REMOVE, Op.CHANGE) else b"%b: %b\r\n" % (self.name, self.value)
 
 

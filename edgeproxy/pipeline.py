@@ -214,13 +214,10 @@ def _refused(visit: Visit, position: int, ctx: Context, answer: Response) -> Ser
 
 def _recalled(visit: Visit, recollection: Recollection, ctx: Context) -> Serve | Delay | None:
     """Do again what the policies did; ask only those that must be asked every time."""
-    for effects, step, position in recollection.acts:
-        if step is None:
-            if effects is not None:
-                effects.apply(ctx)
-            continue
+    request = visit.request
+    for step, position in recollection.steps:
         try:
-            answer = step(visit.request, ctx)
+            answer = step(request, ctx)
         except Exception as error:
             answer = _failed(visit, position, ctx, error)
         if answer is not None:

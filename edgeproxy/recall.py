@@ -31,7 +31,8 @@ class Effects:
     rewritten: Request | None
     keeper: tuple[str, Mapping[str, Edit]] | None
 
-    def apply(self, ctx: Context) -> None:
+    def apply(self, _request: Request, ctx: Context) -> None:
+        """The step that does it again, in the place of those policies."""
         if self.place is not None:
             ctx.place = self.place
         if self.claims is not None:
@@ -54,14 +55,12 @@ class Effects:
 
 @record
 class Recollection:
-    """Effects and policies to be asked, in the order of the route, and when that is good."""
+    """What to do in the place of all policies of the route, and when that is good."""
 
     guards: tuple[tuple[Any, object], ...]  # (snapshot, the value it had)
     begins: float  # wall clock
     ends: float
-    acts: tuple[
-        tuple[Effects | None, Step | None, int], ...
-    ]  # (effects or None, else the step, its position)
+    steps: tuple[tuple[Step, int], ...]  # effects of some, or a policy to be asked; its position
 
     def holds(self, wall: float) -> bool:
         """May it be used now?"""
@@ -74,13 +73,13 @@ class Recollection:
 class Recorder:
     """Watches one run of the policies; a context carries it while it does."""
 
-    __slots__ = ("_acts", "_before", "begins", "ends", "guards", "spoilt")
+    __slots__ = ("_before", "_steps", "begins", "ends", "guards", "spoilt")
 
     def __init__(self) -> None:
         self.guards: list[tuple[Any, object]] = []
         self.begins, self.ends = float("-inf"), float("inf")
         self.spoilt = False
-        self._acts: list[tuple[Effects | None, Step | None, int]] = []
+        self._steps: list[tuple[Step, int]] = []
         self._before: tuple[int, int, int] | None = None
 
     # said by policies
@@ -103,7 +102,7 @@ class Recorder:
         """A policy is about to be asked."""
         if not getattr(policy, "repeatable", False):
             self._close(ctx)
-            self._acts.append((None, step, position))
+            self._steps.append((step, position))
             self._before = None
         elif self._before is None:
             self._before = (len(ctx.key_parts), len(ctx.to_origin), len(ctx.to_client))
@@ -113,7 +112,7 @@ class Recorder:
         self._close(ctx)
         if self.spoilt:
             return None
-        return Recollection(tuple(self.guards), self.begins, self.ends, tuple(self._acts))
+        return Recollection(tuple(self.guards), self.begins, self.ends, tuple(self._steps))
 
     def _close(self, ctx: Context) -> None:
         if self._before is None:
@@ -130,5 +129,5 @@ class Recorder:
             ctx.rewritten,
             ctx.keeper,
         )
-        self._acts.append((effects, None, -1))
+        self._steps.append((effects.apply, -1))
         self._before = None

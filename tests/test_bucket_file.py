@@ -15,7 +15,8 @@ START = 1_800_000_000 * SECOND
 
 
 def spend(table: BucketTable, cost: int) -> bool:
-    return table.take(table.key(b"ann"), cost, SECOND, 10, START).allowed
+    most = 10 * SECOND
+    return table.spend(table.key(b"ann"), cost * SECOND, most, most, START) + cost * SECOND <= most
 
 
 def reopened(path: Path, before: BucketTable, entries: int = 1024) -> BucketTable:

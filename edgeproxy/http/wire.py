@@ -68,9 +68,9 @@ def edits_as_lines(edits: Iterable[Edit], names: frozenset[bytes]) -> bytes | No
     The usual case on a hit: rate-limit fields, a cookie, security headers that the origin did
     not send. Rendering the whole head again would cost more than everything else.
     """
-    lines: list[bytes] = []
+    lines = b""
     for edit in edits:
-        if edit.op is not Op.ADD and edit.lower in names:
+        if edit.touches in names:
             return None
-        lines.append(edit.line)
-    return b"".join(lines)
+        lines += edit.line
+    return lines

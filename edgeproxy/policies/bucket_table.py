@@ -15,6 +15,7 @@ A set, 448 bytes: 16 key digests of 16 bytes | 16 TATs | count of idle evictions
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from hashlib import blake2b
 
 from edgeproxy.record import record
@@ -36,15 +37,12 @@ _SKEW = SECOND  # a TAT further beyond the burst than this means that the clock 
 BucketKey = tuple[bytes, int]
 """Where a bucket is: (digest, set). Made by `BucketTable.key`, valid in that table only."""
 
+Spend = Callable[[BucketKey, int, int, int, int], int]
+"""(key, step, most, ceiling, now) -> nanoseconds owed before, until the bucket was full again.
 
-@record
-class Grant:
-    """What a bucket said. Times are whole seconds, rounded up, because header fields are."""
-
-    allowed: bool
-    remaining: int  # how many more could be spent at this moment
-    retry_after: int  # until the same cost would be allowed: 0 when it was, else at least 1
-    reset: int  # until the bucket is full again
+If `step` more makes `most` at the most, it was spent; else nothing was. More than `ceiling` cannot be owed:
+it counts as `most`. `now` is in nanoseconds. Raises OSError when the kernel is out of locks.
+"""
 
 
 def bytes_for(entries: int) -> int:
@@ -85,6 +83,7 @@ class BucketTable:
         self._find = self._segment.buffer.find
         self._lock = self._segment.lock
         self._unlock = self._segment.unlock
+        self.spend: Spend = self._spend_locked if shared else self._spend
 
     def key(self, name: bytes) -> BucketKey:
         """Where the bucket called `name` is. Costs a hash: remember it for names that come again."""
@@ -93,60 +92,35 @@ class BucketTable:
         digest = keyed.digest()
         return digest, int.from_bytes(digest[:8], "little") % self._sets
 
-    def take(self, key: BucketKey, cost: int, interval: int, burst: int, now: int) -> Grant:
-        """Spend `cost` of a bucket that holds `burst` and regains one each `interval` nanoseconds.
-
-        `now` is in nanoseconds. All or nothing: a refusal spends nothing. A cost above `burst` is
-        never allowed. Raises OSError when the kernel is out of locks.
-        """
+    def _spend(self, key: BucketKey, step: int, most: int, ceiling: int, now: int) -> int:
+        """What `spend` is, with the set locked."""
         digest, index = key
-        base = index * _SET_BYTES
-        capacity = burst * interval
-        self._lock(index)
-        try:
-            # A match across two ways would need 128 equal bits by chance: not worth a check.
-            at = self._find(digest, base, base + _KEYS_BYTES)
-            if at >= 0:
-                cell = index * _SET_CELLS + _TAT + (at - base) // _DIGEST
-                owed = self._cells[cell] - now
-                if owed < 0:
-                    owed = 0
-                elif owed > capacity + _SKEW:
-                    # The clock stepped back, or a reload made the limit smaller: empty, not stuck.
-                    owed = capacity
-                    self._cells[cell] = now + owed
-            else:
-                cell = -1
-                owed = 0
-            after = owed + cost * interval
-            if after <= capacity:
-                if cell < 0:
-                    cell = self._claim(digest, index, now)
-                self._cells[cell] = now + after
-                return Grant(True, (capacity - after) // interval, 0, -(-after // SECOND))
-        finally:
-            self._unlock(index)
-        return _refusal(owed, after, interval, capacity)
+        first = index * _SET_BYTES
+        cells = self._cells
+        # `_cell`, without the call. A match across two ways would need 128 equal bits by chance.
+        at = self._find(digest, first, first + _KEYS_BYTES)
+        if at < 0:
+            if step <= most:
+                cells[self._claim(digest, index, now)] = now + step
+            return 0
+        cell = index * _SET_CELLS + _TAT + (at - first) // _DIGEST
+        owed = cells[cell] - now
+        if owed < 0:
+            owed = 0
+        elif owed > ceiling + _SKEW:
+            # The clock stepped back, or a reload made the limit smaller: empty, not stuck.
+            owed = most
+            cells[cell] = now + owed
+        if owed + step <= most:
+            cells[cell] = now + owed + step
+        return owed
 
-    def spend(self, key: BucketKey, step: int, most: int, ceiling: int, now: int) -> tuple[int, bool]:
-        """(nanoseconds owed before, whether `step` more was spent): spent when that makes `most` at the
-        most. More than `ceiling` cannot be owed: it counts as `most`."""
-        digest, index = key
-        self._lock(index)
+    def _spend_locked(self, key: BucketKey, step: int, most: int, ceiling: int, now: int) -> int:
+        self._lock(key[1])
         try:
-            cell = self._cell(digest, index)
-            owed = max(self._cells[cell] - now, 0) if cell >= 0 else 0
-            if owed > ceiling + _SKEW:  # as in `take`: empty, not stuck
-                owed = most
-                self._cells[cell] = now + owed
-            if owed + step > most:
-                return owed, False
-            if cell < 0:
-                cell = self._claim(digest, index, now)
-            self._cells[cell] = now + owed + step
-            return owed, True
+            return self._spend(key, step, most, ceiling, now)
         finally:
-            self._unlock(index)
+            self._unlock(key[1])
 
     def charge(self, key: BucketKey, step: int, ceiling: int, now: int) -> None:
         """Spend `step` whatever is left, up to `ceiling` owed: for costs that are known afterwards."""
@@ -167,19 +141,8 @@ class BucketTable:
         cell = self._cell(digest, index)
         return max(self._cells[cell] - now, 0) if cell >= 0 else 0
 
-    def peek(self, key: BucketKey, cost: int, interval: int, burst: int, now: int) -> Grant:
-        """What `take` would say; spends nothing and takes no lock."""
-        capacity = burst * interval
-        owed = self.owed(key, now)
-        if owed > capacity + _SKEW:
-            owed = capacity
-        after = owed + cost * interval
-        if after <= capacity:
-            return Grant(True, (capacity - after) // interval, 0, -(-after // SECOND))
-        return _refusal(owed, after, interval, capacity)
-
     def give_back(self, key: BucketKey, cost: int, interval: int) -> None:
-        """Undo a `take` of the same instant: another limit of the same request refused."""
+        """Undo a `spend` of the same instant: another limit of the same request refused."""
         digest, index = key
         self._lock(index)
         try:
@@ -214,8 +177,3 @@ class BucketTable:
         start = index * _SET_BYTES + way * _DIGEST
         self._segment.buffer[start : start + _DIGEST] = digest
         return first + _TAT + way
-
-
-def _refusal(owed: int, after: int, interval: int, capacity: int) -> Grant:
-    remaining = max(0, (capacity - owed) // interval)
-    return Grant(False, remaining, max(1, -(-(after - capacity) // SECOND)), -(-owed // SECOND))

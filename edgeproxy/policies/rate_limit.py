@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from edgeproxy.context import Context, Edit, Verdict
 from edgeproxy.http.message import Field, Request, Response
 from edgeproxy.http.replies import problem
-from edgeproxy.policies.bucket_table import SECOND, BucketKey, BucketTable, Grant
+from edgeproxy.policies.bucket_table import SECOND, BucketKey, BucketTable
 from edgeproxy.policies.condition_facts import Fact
 from edgeproxy.policies.in_flight_table import InFlightTable
 from edgeproxy.policies.rate_limit_gate import (
@@ -23,6 +23,7 @@ from edgeproxy.policies.rate_limit_gate import (
     Held,
     Passed,
     told_of,
+    whole_seconds,
 )
 from edgeproxy.policies.rate_limit_key import key_finder
 from edgeproxy.policies.rate_limit_rule import RateLimit
@@ -31,16 +32,33 @@ from edgeproxy.policies.rate_limit_rule import RateLimit
 class _Plain:
     """A limit that is one token bucket, and every request costs one."""
 
-    __slots__ = ("burst", "denies_missing", "edit", "interval", "key", "name", "policy", "told")
+    __slots__ = (
+        "_capacity", "_edits", "_first", "_spend", "_told", "denies_missing", "interval", "key", "name",
+    )  # fmt: skip
 
     def __init__(self, name: str, config: RateLimit, table: BucketTable) -> None:
         self.name = name
-        self.burst = config.burst_size
         self.denies_missing = config.on_missing == "deny"
         self.interval = config.interval
+        self._capacity = config.burst_size * self.interval
         self.key = key_finder(name, config, table)
-        self.told = told_of(name, config)
-        self.policy, self.edit = self.told.policy, self.told.edit
+        self._spend = table.spend
+        self._told = told_of(name, config)
+        self._edits = self._told.edits
+        self._first = self._edits(config.burst_size - 1, whole_seconds(self.interval))
+
+    def take(self, key: BucketKey, now: int) -> tuple[Edit, Edit] | Held:
+        """Spend one: what to tell the client."""
+        interval, capacity = self.interval, self._capacity
+        owed = self._spend(key, interval, capacity, capacity, now)
+        if owed == 0:  # most clients stay far below their rate
+            return self._first
+        after = owed + interval
+        if after <= capacity:
+            return self._edits((capacity - after) // interval, whole_seconds(after))
+        retry_after = max(1, whole_seconds(after - capacity))
+        fields = self._told.fields(max(0, capacity - owed) // interval, retry_after)
+        return Held("quota-exceeded", "is used up", retry_after, fields)
 
 
 class RateLimiter:
@@ -60,7 +78,6 @@ class RateLimiter:
     ) -> None:
         """`groups` are the words for countries that conditions may use."""
         self.fails_open = all(limit.on_error == "allow" for limit in limits.values())
-        self._take = table.take
         places = groups or {}
         self._gates: tuple[Gate, ...] = tuple(
             [
@@ -86,11 +103,10 @@ class RateLimiter:
         key = only.key(request, ctx)
         if key is None:
             return self._all(request, ctx)
-        grant = self._take(key, 1, only.interval, only.burst, int(ctx.now * SECOND))
-        if not grant.allowed:
-            return _used_up(request, ctx, only, grant)
-        ctx.to_client.append(only.policy)
-        ctx.to_client.append(only.edit(grant.remaining, grant.reset))
+        told = only.take(key, int(ctx.now * SECOND))
+        if isinstance(told, Held):
+            return _refuse(request, ctx, only, told)
+        ctx.to_client += told
         return None
 
     def _several(self, request: Request, ctx: Context) -> Response | None:
@@ -102,16 +118,14 @@ class RateLimiter:
             key = limit.key(request, ctx)
             if key is None and not limit.denies_missing:
                 continue
-            grant = self._take(key, 1, limit.interval, limit.burst, now) if key is not None else None
-            if key is None or grant is None or not grant.allowed:
+            told = limit.take(key, now) if key is not None else None
+            if key is None or told is None or isinstance(told, Held):
                 for other, its_key in spent:
                     self._give_back(its_key, 1, other.interval)
-                return (
-                    _missing(request, ctx, limit) if grant is None else _used_up(request, ctx, limit, grant)
-                )
+                held = isinstance(told, Held)
+                return _refuse(request, ctx, limit, told) if held else _missing(request, ctx, limit)
             spent.append((limit, key))
-            edits.append(limit.policy)
-            edits.append(limit.edit(grant.remaining, grant.reset))
+            edits += told
         ctx.to_client += edits
         return None
 
@@ -178,11 +192,6 @@ def _shown(text: str, request: Request, ctx: Context) -> str:
         return ctx.client if text == "client_ip" else ctx.route
     kind, _, name = text.partition(":")
     return Fact(kind, name).shown(request, ctx)
-
-
-def _used_up(request: Request, ctx: Context, limit: _Plain, grant: Grant) -> Response:
-    fields = limit.told.fields(grant.remaining, grant.retry_after)
-    return _refuse(request, ctx, limit, Held("quota-exceeded", "is used up", grant.retry_after, fields))
 
 
 def _refuse(request: Request, ctx: Context, gate: Gate | _Plain, held: Held) -> Response:

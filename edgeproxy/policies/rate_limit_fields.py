@@ -17,33 +17,29 @@ _PRINTABLE = re.compile(r"[ -~]+")
 class Told:
     """Both fields of one limit. `window` is in seconds; None for a limit of requests at once."""
 
-    __slots__ = ("_edits", "_shown", "policy")
+    __slots__ = ("_edits", "_policy", "_shown")
 
     def __init__(self, name: str, quota: int, window: int | None) -> None:
         """Raises ValueError when the name does not fit into a field."""
         quoted = _quoted(name)
         scope = b'qu="concurrent-requests"' if window is None else b"w=%d" % window
-        self.policy = Edit(Op.ADD, b"RateLimit-Policy", b"%b;q=%d;%b" % (quoted, quota, scope))
+        self._policy = Edit(Op.ADD, b"RateLimit-Policy", b"%b;q=%d;%b" % (quoted, quota, scope))
         self._shown = quoted.replace(b"%", b"%%") + (b";r=%d" if window is None else b";r=%d;t=%d")
-        self._edits: dict[int, Edit] = {}
-
-    def edit(self, remaining: int, seconds: int | None) -> Edit:
-        """The `RateLimit` field of an answer that was allowed. Remembered: the same few come all the time."""
-        number = remaining << 32 | (seconds or 0)
-        edit = self._edits.get(number)
-        if edit is None:
-            if len(self._edits) >= _TOLD:
-                self._edits.clear()
-            edit = self._edits[number] = Edit(Op.ADD, b"RateLimit", self.state(remaining, seconds))
-        return edit
+        self._edits: dict[tuple[int, int | None], tuple[Edit, Edit]] = {}
 
     def edits(self, remaining: int, seconds: int | None) -> tuple[Edit, Edit]:
-        """Both, for an answer that was allowed."""
-        return self.policy, self.edit(remaining, seconds)
+        """Both, for an answer that was allowed. Remembered: the same few come all the time."""
+        edits = self._edits.get((remaining, seconds))
+        if edits is None:
+            if len(self._edits) >= _TOLD:
+                self._edits.clear()
+            state = Edit(Op.ADD, b"RateLimit", self.state(remaining, seconds))
+            edits = self._edits[remaining, seconds] = self._policy, state
+        return edits
 
     def fields(self, remaining: int, seconds: int | None) -> tuple[Field, Field]:
         """Both, for a refusal."""
-        return (self.policy.name, self.policy.value), (b"RateLimit", self.state(remaining, seconds))
+        return (self._policy.name, self._policy.value), (b"RateLimit", self.state(remaining, seconds))
 
     def state(self, remaining: int, seconds: int | None) -> bytes:
         """The member of `RateLimit`: `r` left for `t` seconds, after which it is more."""

@@ -91,8 +91,8 @@ class PenaltyBox:
 
     def strike(self, key: BucketKey, now: int) -> None:
         """The key was refused."""
-        _, kept = self._table.spend(self._strikes(key), self._step, self._most, self._most, now)
-        if not kept:
+        owed = self._table.spend(self._strikes(key), self._step, self._most, self._most, now)
+        if owed + self._step > self._most:
             self._table.charge(self._box(key), self._time, self._time, now)
 
 
@@ -124,11 +124,10 @@ class BucketGate:
         step, most = cost * plan.interval, plan.capacity + self._delay
         if look:
             owed = min(self._table.owed(key, at), self._ceiling(plan))
-            taken = owed + step <= most
         else:
-            owed, taken = self._table.spend(key, step, most, self._ceiling(plan), at)
+            owed = self._table.spend(key, step, most, self._ceiling(plan), at)
         after = owed + step
-        if not taken:
+        if after > most:
             if self._box is not None and not look:
                 self._box.strike(key, now)
             left = max(0, plan.capacity - owed) // plan.interval
@@ -140,7 +139,7 @@ class BucketGate:
             return self._held("queue-full", plan, 0, wait, rule)
         remaining = max(0, plan.capacity - after) // plan.interval
         return Passed(
-            plan.told.edits(remaining, _seconds(at - now or after)),
+            plan.told.edits(remaining, whole_seconds(at - now or after)),
             self._why(plan, remaining, wait),
             undo,
             partial(self._charge, key, plan) if self._price.later and not look else None,
@@ -172,7 +171,7 @@ class BucketGate:
             self._table.charge(key, units * plan.interval, self._ceiling(plan), at)
 
     def _held(self, reason: str, plan: _Plan, left: int, wait: int, rule: str) -> Held:
-        after = max(1, _seconds(wait))
+        after = max(1, whole_seconds(wait))
         return Held(reason, _WHY[reason], after, plan.told.fields(left, after), rule)
 
     def _why(self, plan: _Plan, remaining: int, wait: int) -> str:
@@ -221,7 +220,7 @@ class FlightGate:
         rule = when.text if when is not None else ""
         boxed = self._box.left(key, now) if self._box is not None else 0
         if boxed:
-            after = _seconds(boxed)
+            after = whole_seconds(boxed)
             return Held("penalty-box", _WHY["penalty-box"], after, told.fields(0, None), rule)
         flying, entered = self._look(key, most) if look else self._flights.enter(key, self._slot, most)
         if not entered:
@@ -266,9 +265,9 @@ def kinds_of(config: RateLimit) -> frozenset[str]:
 
 def told_of(name: str, figures: RateLimit | Override) -> Told:
     """The fields of a bucket, whose window is the time in which it is filled."""
-    return Told(name, figures.burst_size, _seconds(figures.burst_size * figures.interval))
+    return Told(name, figures.burst_size, whole_seconds(figures.burst_size * figures.interval))
 
 
-def _seconds(nanoseconds: int) -> int:
-    """Whole seconds, rounded up."""
+def whole_seconds(nanoseconds: int) -> int:
+    """Seconds, rounded up, because header fields have whole ones."""
     return -(-nanoseconds // SECOND)

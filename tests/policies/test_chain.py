@@ -222,7 +222,7 @@ def test_evicted_buckets_are_counted_by_what_was_lost() -> None:
     made = parts("      - rate_limit: per_client\n")
     table = made.shared.buckets
     for number in range(100_000):
-        table.take(table.key(b"%d" % number), 1, 10**9, 1, 10**18 + number // 50_000 * 2 * 10**9)
+        table.spend(table.key(b"%d" % number), 10**9, 10**9, 10**9, 10**18 + number // 50_000 * 2 * 10**9)
     made.publish()
     evicted = counts(made, "edgeproxy_rate_limit_table_evictions_total")
     assert evicted[("idle",)] > 10_000
