@@ -69,7 +69,7 @@ class Fetcher:
         """`forwarded` gives the fields that tell an origin who asked; `meters` count per origin; `peers` are
         the other workers of this machine, when there are any; `large` is where bodies go that memory is too
         small for."""
-        self.adopt(upstreams, forwarded, meters)
+        self._upstreams, self._meters, self.forwarded = upstreams, meters, forwarded
         self.tunnels = tunnels
         self.flights: Flights[Job] = Flights()
         self.uses = Uses()
@@ -84,8 +84,13 @@ class Fetcher:
     def adopt(
         self, upstreams: Mapping[str, Upstream], forwarded: Forwarded, meters: Mapping[str, OriginMeters]
     ) -> None:
-        """Take over what a reload built; fetches under way keep what they hold."""
-        self._upstreams, self.forwarded, self._meters = upstreams, forwarded, meters
+        """Take over what a reload built; fetches under way keep what they hold.
+
+        What began before may still ask for an origin that is gone: that one refuses, and says so.
+        """
+        self._upstreams = {**self._upstreams, **upstreams}
+        self._meters = {**self._meters, **meters}
+        self.forwarded = forwarded
 
     # --- who leads, who follows
 

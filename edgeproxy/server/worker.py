@@ -45,6 +45,7 @@ class Worker:
         self._owns_machine = False  # the supervisor does
         self._tasks: set[asyncio.Task[None]] = set()
         self._feeds: set[asyncio.Task[None]] = set()
+        self._reloading = self._reload_due = False
 
     @classmethod
     def alone(cls, path: Path) -> Worker:
@@ -97,26 +98,40 @@ class Worker:
         return await serve_peers(config, ServerState(), links.listeners[self.slot])
 
     def reload(self) -> None:
-        """Build the accepted configuration and swap it in. What fails leaves the running one as it is."""
-        try:
-            parts = Parts(self.shared.config(), self.shared, self.slot, self.parts)
-        except (ConfigError, OSError):
-            logger.exception("reload failed in slot %d: the running configuration stays", self.slot)
-            return
-        self._spawn(self._tasks, self._swap(parts))
+        """Build the accepted configuration and swap it in. What fails leaves the running one as it is.
+
+        One after another: each keeps parts of the one before it, and the last one accepted stays.
+        """
+        self._reload_due = True
+        if not self._reloading:
+            self._reloading = True
+            self._spawn(self._tasks, self._reload())
 
     def reopen_log(self) -> None:
         """After the access log was rotated."""
         self.parts.reopen_log()
 
-    async def _swap(self, parts: Parts) -> None:
+    async def _reload(self) -> None:
+        try:
+            while self._reload_due:
+                self._reload_due = False
+                await self._take_over()
+        finally:
+            self._reloading = False
+
+    async def _take_over(self) -> None:
+        try:
+            parts = Parts(self.shared.config(), self.shared, self.slot, self.parts)
+        except (ConfigError, OSError):
+            logger.exception("reload failed in slot %d: the running configuration stays", self.slot)
+            return
         await parts.warm_up()
         old, self.parts = self.parts, parts
         parts.install()
         for task in self._feeds:
             task.cancel()
         self._start_feeds()
-        await old.retire(parts)
+        self._spawn(self._tasks, old.retire(parts))
 
     def _start_feeds(self) -> None:
         self._feeds = set()

@@ -1,0 +1,89 @@
+"""Reloads that follow one another closely, and what is under way while they happen."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.helpers.edge import PATIENCE, Running, running
+from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
+
+CONFIG = """
+edge: {{id: edge-1, pop: ams}}
+server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
+admin: {{listen: null}}
+origins:
+  main: {{servers: ["{origin}"], max_idle: {idle}}}
+  {other}: {{servers: ["{origin}"]}}
+routes:
+  - {{name: other, match: {{path: "/other/**"}}, origin: {other}}}
+  - {{name: all, origin: main}}
+"""
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+def text(origin: ScriptedOrigin, *, idle: int = 64, other: str = "other") -> str:
+    return CONFIG.format(origin=origin.url, idle=idle, other=other)
+
+
+def reload(edge: Running, config: str) -> None:
+    edge.worker.shared.publish(config.encode())
+    edge.worker.reload()
+
+
+async def until_reloaded(edge: Running, idle: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while edge.worker._reloading or edge.worker.parts.config.origins["main"].max_idle != idle:  # pyright: ignore[reportPrivateUsage]
+            await edge.turn()
+
+
+async def test_a_change_that_is_taken_back_at_once_leaves_the_origin_in_use(tmp_path: Path) -> None:
+    async with (
+        ScriptedOrigin(always(OK)) as origin,
+        running(text(origin), tmp_path, "native") as edge,
+    ):
+        assert (await edge.ask()).status == 200
+        reload(edge, text(origin, idle=7))
+        reload(edge, text(origin))
+        await until_reloaded(edge, idle=64)
+        for _ in range(10):
+            await edge.turn()
+        assert (await edge.ask()).status == 200
+
+
+async def test_of_many_reloads_the_last_one_stays(tmp_path: Path) -> None:
+    async with (
+        ScriptedOrigin(always(OK)) as origin,
+        running(text(origin), tmp_path, "native") as edge,
+    ):
+        for idle in (1, 2, 3, 4, 5):
+            reload(edge, text(origin, idle=idle))
+            await edge.turn()
+        await until_reloaded(edge, idle=5)
+        assert (await edge.ask()).status == 200
+
+
+async def test_who_waited_for_an_answer_of_an_origin_that_is_gone_is_told(tmp_path: Path) -> None:
+    """The answer turns out to be for one client only; the others ask an origin that is not there any more."""
+    gate = asyncio.Event()
+
+    async def held(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await gate.wait()
+            await peer.send(OK.replace(b"OK\r\n", b"OK\r\nCache-Control: private\r\n"))
+
+    async with (
+        ScriptedOrigin(held) as origin,
+        running(text(origin), tmp_path, "native") as edge,
+    ):
+        asked = [asyncio.ensure_future(edge.ask("/other/a")) for _ in range(3)]
+        async with asyncio.timeout(PATIENCE):
+            flights = edge.worker.hall.fetcher.flights.flights
+            while not origin.heads or [len(flight.jobs) for flight in flights.values()] != [len(asked)]:
+                await edge.turn()
+        reload(edge, text(origin, idle=7, other="another"))
+        await until_reloaded(edge, idle=7)
+        gate.set()
+        answers = await asyncio.gather(*asked)
+        assert sorted(answer.status for answer in answers) == [200, 503, 503]
