@@ -16,7 +16,7 @@ from edgeproxy import __version__
 from edgeproxy.cli_admin import purge
 from edgeproxy.cli_credentials import api_key, password
 from edgeproxy.cli_explain import explain, geo
-from edgeproxy.cli_options import CONFIG, FILE
+from edgeproxy.cli_options import named_file, takes_file
 from edgeproxy.errors import ConfigError
 
 
@@ -31,7 +31,18 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except ConfigError as error:
             click.echo(str(error), err=True)
-            sys.exit(1)
+        except OSError as error:
+            click.echo(f"Error: {_words_of(error)}", err=True)
+        sys.exit(1)
+
+
+_ELSEWHERE = "The file itself is well formed; what it names cannot be used here. --alone leaves that out."
+
+
+def _words_of(error: OSError) -> str:
+    """What the system said, and of which file."""
+    said = error.strerror or str(error)
+    return f"{error.filename}: {said}" if error.filename is not None else said
 
 
 @click.group(
@@ -45,7 +56,7 @@ def main() -> None:
     First steps:
       edgeproxy demo                          two origins, an edge and a tour, nothing to install
       edgeproxy check edge.yaml               is my configuration right?
-      edgeproxy run --config edge.yaml        serve
+      edgeproxy run edge.yaml                 serve
       edgeproxy explain GET https://example.com/ --config edge.yaml --from 203.0.113.7
 
     \b
@@ -54,8 +65,8 @@ def main() -> None:
 
 
 @main.command()
-@CONFIG
-def run(config: Path) -> None:
+@takes_file
+def run(file: Path | None, config: Path | None) -> None:
     """Serve, with as many workers as the configuration says.
 
     \b
@@ -66,27 +77,18 @@ def run(config: Path) -> None:
 
     \b
     Example:
-      edgeproxy run --config /etc/edgeproxy/edge.yaml
+      edgeproxy run /etc/edgeproxy/edge.yaml
       kill -HUP PID
 
     Health, metrics, purge and explain are at admin.listen, http://127.0.0.1:9900 unless it says otherwise.
     """
     from edgeproxy.server import supervisor
 
-    sys.exit(supervisor.run(config))
+    sys.exit(supervisor.run(named_file(file, config)))
 
 
 @main.command()
-@click.argument("file", type=FILE, required=False)
-@click.option(
-    "--config",
-    "config",
-    type=FILE,
-    envvar="EDGEPROXY_CONFIG",
-    metavar="FILE",
-    show_envvar=True,
-    help="The same, as an option.",
-)
+@takes_file
 @click.option("--alone", is_flag=True, help="Do not open the files it names: keys, databases, certificates.")
 def check(file: Path | None, config: Path | None, alone: bool) -> None:
     """Say whether a configuration is right, and what its routes do.
@@ -99,9 +101,7 @@ def check(file: Path | None, config: Path | None, alone: bool) -> None:
       edgeproxy check edge.yaml
       edgeproxy check --alone edge.yaml       on another machine than the one it is for
     """
-    path = file or config
-    if path is None:
-        raise click.UsageError("Name the file: edgeproxy check edge.yaml")
+    path = named_file(file, config)
     from edgeproxy.cli_routes import TITLES, route_rows, table
     from edgeproxy.config import load_config
 
@@ -109,7 +109,10 @@ def check(file: Path | None, config: Path | None, alone: bool) -> None:
     if not alone:
         from edgeproxy.rehearsal import rehearse
 
-        rehearse(made)
+        try:
+            rehearse(made)
+        except ConfigError as error:
+            raise ConfigError(f"{error}\n{_ELSEWHERE}") from None
     rows = route_rows(made)
     click.echo(table(TITLES, rows), nl=False)
     click.echo(f"{path}: all well, {len(rows)} route{'' if len(rows) == 1 else 's'}")
@@ -129,6 +132,10 @@ def demo(workers: int) -> None:
     A token issuer and a small geo database are there too. The edge is on port 8080 and its admin API on 9900,
     or on free ports when those are taken; the tour names them. Needs no network and no configuration.
     Ctrl-C ends it and leaves nothing behind.
+
+    \b
+    Example:
+      edgeproxy demo --workers 2
     """
     from edgeproxy.demo.run import run_demo
 
@@ -159,7 +166,12 @@ def schema() -> None:
 
 @main.command()
 def version() -> None:
-    """Print the versions of edgeproxy and Python."""
+    """Print the versions of edgeproxy and Python.
+
+    \b
+    Example:
+      edgeproxy version
+    """
     click.echo(f"edgeproxy {__version__} (Python {sys.version.split()[0]})")
 
 

@@ -55,6 +55,10 @@ def purge(
         raise click.UsageError(
             "Give admin.token of the edge's configuration: --token or EDGEPROXY_ADMIN_TOKEN."
         )
+    if not admin.startswith(("http://", "https://")):
+        raise click.UsageError(f"--admin {admin}: write a URL, like {ADMIN}")
+    if not (token.isascii() and token.isprintable()):
+        raise click.UsageError("The token holds what no header can carry: copy it again, without line ends.")
     done = _ask_admin(admin, token, "/purge", {**named, "soft": soft})
     how = "made stale" if done.get("soft") else "purged"
     click.echo(f"{how}: {done.get('purged')} {done.get('value')}".rstrip())
@@ -75,11 +79,13 @@ def _ask_admin(admin: str, token: str, path: str, document: Mapping[str, object]
         # A proxy of the environment must not see the token.
         with httpx.Client(base_url=admin, timeout=10.0, trust_env=False) as client:
             answer = client.post(path, json=document, headers={"Authorization": f"Bearer {token}"})
-    except (httpx.HTTPError, httpx.InvalidURL, UnicodeEncodeError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise click.ClickException(
-            f"No admin API at {admin} ({error}). Is the edge running, with admin.listen at that address?"
+            f"No admin API at {admin} ({error}).\nIs the edge running, with admin.listen at that address?"
         ) from None
     body = _json_of(answer)
+    if answer.status_code == 401:
+        raise click.ClickException(f"{admin} knows another token: give its admin.token.")
     if answer.status_code != 200:
         raise click.ClickException(
             f"{admin} answered {answer.status_code}: {body.get('detail', 'no reason given')}"

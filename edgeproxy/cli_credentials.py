@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import click
 
@@ -24,7 +24,7 @@ def api_key(name: str, scope: tuple[str, ...]) -> None:
 
     key = secrets.token_urlsafe(32)
     line = " ".join([key_line(name, key), *scope])
-    _checked(parse_keys, line)
+    _checked(parse_keys, line, (name, *scope))
     click.echo(f"key   {key}\nline  {line}")
 
 
@@ -45,12 +45,14 @@ def password(user: str, scope: tuple[str, ...]) -> None:
 
     text: str = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     line = " ".join([user, hash_password(text.encode(), secrets.token_bytes(16)), *scope])
-    _checked(parse_users, line)
+    _checked(parse_users, line, (user, *scope))
     click.echo(line)
 
 
-def _checked(parse: Callable[[bytes], object], line: str) -> None:
+def _checked(parse: Callable[[bytes], object], line: str, words: Iterable[str]) -> None:
     """Say what is wrong with the name or the words, before somebody relies on them."""
+    if any(word.split() != [word] for word in words):
+        raise click.UsageError("A name or a scope is one word, without spaces.")
     try:
         parse(line.encode())
     except ValueError as error:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from ipaddress import ip_address
 from pathlib import Path
 
 import click
 
-from edgeproxy.cli_options import CONFIG, FILE
+from edgeproxy.cli_options import ANY_CONFIG, CONFIG, FILE
 from edgeproxy.errors import RequestError
 
 
@@ -34,10 +35,10 @@ def explain(
     method: str, url: str, config: Path, client: str, headers: tuple[str, ...], answers: tuple[str, ...],
     status: int | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Say what the edge would do with a request, and why, without asking an origin.
+    """Say what the edge would do with a request, and why.
 
-    Which route takes it, what each policy says, the cache key, and the origin. Nothing is spent: no
-    rate-limit token, no assignment. Limits and cache are those of an edge that has just started.
+    Which route takes it, what each policy says, the cache key, and the origin, which is not asked. Nothing
+    is spent: no rate-limit token, no assignment. Limits and cache are those of an edge that has just started.
 
     \b
     Examples:
@@ -48,12 +49,16 @@ def explain(
     from edgeproxy.config import load_config
     from edgeproxy.explain import explain_config
 
+    if not url.startswith(("/", "http://", "https://")):
+        raise click.UsageError(f"{url}: write the whole URL, like http://{url}")
+    _check_address(client)
     fields = [_field(line) for line in headers]
     told = None if not answers and status is None else (status or 200, [_field(line) for line in answers])
     try:
         explanation = explain_config(load_config(config), method, url, client, fields, told)
     except RequestError as error:
-        raise click.UsageError(f"{url}: {error.detail}") from None
+        said = f"The edge would answer {url} with {error.status} {error.reason}: {error.detail}"
+        raise click.ClickException(said) from None
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     click.echo(json.dumps(explanation.as_dict(), indent=2) if as_json else explanation.as_tree().rstrip("\n"))
@@ -61,18 +66,23 @@ def explain(
 
 @click.group()
 def geo() -> None:
-    """What the geo databases say."""
+    """What the geo databases say.
+
+    \b
+    Example:
+      edgeproxy geo lookup 203.0.113.7 --config edge.yaml
+    """
 
 
 @geo.command()
 @click.argument("address", metavar="IP")
-@click.option(
-    "--config", "-c", type=FILE, envvar="EDGEPROXY_CONFIG", show_envvar=True, help="The configuration file."
-)
+@ANY_CONFIG
 @click.option("--database", "-d", "databases", multiple=True, type=FILE, help="Ask this file instead.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def lookup(address: str, config: Path | None, databases: tuple[Path, ...], as_json: bool) -> None:
-    """Say where an address is: by the databases of the configuration, or by others.
+    """Say where an address is.
+
+    By the databases of the configuration, or by others.
 
     \b
     Examples:
@@ -95,8 +105,18 @@ def lookup(address: str, config: Path | None, databases: tuple[Path, ...], as_js
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else as_lines(found))
 
 
+def _check_address(client: str) -> None:
+    try:
+        ip_address(client)
+    except ValueError:
+        said = f"--from {client}: expected an IP address, like 203.0.113.7 or 2001:db8::1"
+        raise click.UsageError(said) from None
+
+
 def _field(line: str) -> tuple[str, str]:
+    from edgeproxy.policies.field_names import TOKEN
+
     name, colon, value = line.partition(":")
-    if not colon or not name.strip():
+    if not colon or not TOKEN.fullmatch(name.strip()):
         raise click.UsageError(f"{line!r} is not a header; write it like 'Accept: text/html'.")
     return name.strip(), value.strip()

@@ -11,6 +11,8 @@ from edgeproxy.units import Model
 if TYPE_CHECKING:
     from edgeproxy.config import Config
 
+WIDEST, WIDEST_RULE = 48, 32  # characters of a cell, and of what a policy may have in brackets
+_NOTHING: tuple[object, ...] = (None, (), [], {}, "")
 TITLES = ("route", "hosts", "paths", "methods", "policies", "cache", "origin")
 
 
@@ -20,9 +22,9 @@ def route_rows(config: Config) -> list[tuple[str, ...]]:
     for route in config.routes:
         match = route.match
         policies = " > ".join([_policy(step.word, step.rule) for step in route.policies])
-        cache = "off" if route.cache is None else _brief(route.cache) or "as the origin says"
-        where = (_brief(match.host), _brief(match.path), _brief(match.methods or "*"))
-        rows.append((route.name, *where, policies or "-", cache, _brief(route.origin)))
+        cache = "off" if route.cache is None else _within(WIDEST, route.cache) or "as the origin says"
+        where = [_within(WIDEST, part) for part in (match.host, match.path, match.methods or "*")]
+        rows.append((route.name, *where, policies or "-", cache, _within(WIDEST, route.origin)))
     return rows
 
 
@@ -32,7 +34,14 @@ def _policy(word: str, rule: object) -> str:
         return word
     if word == "use":
         rule = getattr(rule, "path", "")
-    return f"{word}({_brief(rule)})"
+    said = _brief(rule)
+    return f"{word}({said})" if 0 < len(said) <= WIDEST_RULE else word
+
+
+def _within(width: int, value: object) -> str:
+    """A part of the configuration in one line of so many characters; `explain` has the whole."""
+    said = " ".join(_brief(value).split())
+    return said if len(said) <= width else f"{said[: width - 1]}…"
 
 
 def _brief(value: object) -> str:
@@ -41,7 +50,7 @@ def _brief(value: object) -> str:
         return _brief(value.model_dump(exclude_unset=True))
     if isinstance(value, Mapping):
         items = cast("Mapping[object, object]", value).items()
-        return " ".join([f"{key}={_brief(item)}" for key, item in items])
+        return " ".join([f"{key}={_brief(item)}" for key, item in items if item not in _NOTHING])
     if isinstance(value, list | tuple | set | frozenset):
         return "|".join([_brief(item) for item in cast("Iterable[object]", value)])
     return duration_text(value) if isinstance(value, float) else str(value)

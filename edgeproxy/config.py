@@ -18,6 +18,7 @@ from edgeproxy.config_compress import CompressSection
 from edgeproxy.config_dump import yaml_of
 from edgeproxy.config_errors import validated
 from edgeproxy.config_file import load
+from edgeproxy.config_files import file_problems
 from edgeproxy.config_hints import ReadAs
 from edgeproxy.config_schema import editor_schema
 from edgeproxy.config_sections import (
@@ -251,6 +252,13 @@ def dump(config: Config, *, defaults: bool = False) -> str:
     """The configuration as canonical YAML, with `***` for what is secret or was filled in from outside;
     with `defaults` also what was not written."""
     return yaml_of(config, config._document, defaults=defaults)
+
+
+def check_files(config: Config) -> None:
+    """Raises ConfigError that names all files of this configuration that cannot be opened."""
+    problems = list(file_problems(config._document))
+    if problems:
+        raise ConfigError(config._document.report(problems))
 
 
 def placed(config: Config, error: ConfigError) -> ConfigError:

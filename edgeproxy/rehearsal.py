@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from edgeproxy.build import Parts
-from edgeproxy.config import Config, placed
+from edgeproxy.config import Config, check_files, placed
 from edgeproxy.errors import ConfigError
 from edgeproxy.shared import Shared
 
@@ -21,6 +21,7 @@ _MOST_SAID = 64 * 1024
 
 def rehearse(config: Config) -> None:
     """Build everything that this configuration asks for. Raises ConfigError when that cannot be done."""
+    check_files(config)
     asyncio.run(_rehearse(config))
 
 

@@ -148,6 +148,21 @@ def test_check_prints_the_routes_as_a_table(use, yaml):
     assert "s3cret" not in result.output
 
 
+def test_no_cell_of_the_table_is_wide(use, yaml):
+    route = SimpleNamespace(
+        name="long",
+        match=SimpleNamespace(host=[f"h{n}.example" for n in range(20)], path=("/**",), methods=()),
+        policies=(step("ab", "a"), step("cors", Geo(deny=("KP",) * 20))),
+        cache=None,
+        origin=" ".join(["a\nb"] * 40),
+    )
+    use("edgeproxy.config", load_config=lambda _: SimpleNamespace(routes=(route,)))
+    _, row, _ = call("check", "--alone", yaml).output.splitlines()
+    assert len(row) < 180
+    assert "> cors " in row, "what does not fit in brackets is left to explain"
+    assert "h0.example|h1.example" in row
+
+
 def test_check_tries_the_configuration_out_unless_told_not_to(use, yaml):
     use("edgeproxy.config", load_config=lambda _: CONFIG)
 
@@ -158,7 +173,9 @@ def test_check_tries_the_configuration_out_unless_told_not_to(use, yaml):
     use("edgeproxy.rehearsal", rehearse=fail)
     result = call("check", yaml)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "edge.yaml:3: geo.database: it is not there\n"
+    said, hint = result.stderr.splitlines()
+    assert said == "edge.yaml:3: geo.database: it is not there"
+    assert "--alone" in hint
     assert call("check", "--alone", yaml).exit_code == 0
 
 
@@ -217,7 +234,42 @@ def test_run_hands_the_file_to_the_supervisor_and_returns_its_code(use, yaml, co
     use("edgeproxy.server.supervisor", run=run)
     assert call("run", "--config", yaml).exit_code == code
     assert call("run", env={"EDGEPROXY_CONFIG": yaml}).exit_code == code
-    assert seen == [Path(yaml), Path(yaml)]
+    assert call("run", yaml).exit_code == code
+    assert seen == [Path(yaml)] * 3
+
+
+def test_a_file_that_is_named_counts_more_than_the_variable_and_two_are_refused(use, yaml, tmp_path):
+    other = tmp_path / "other.yaml"
+    other.write_text("")
+    seen: list[Path] = []
+    use("edgeproxy.server.supervisor", run=lambda path: seen.append(path) or 0)
+    assert call("run", yaml, env={"EDGEPROXY_CONFIG": str(other)}).exit_code == 0
+    assert seen == [Path(yaml)]
+    refused = call("run", yaml, "--config", str(other))
+    assert (refused.exit_code, "Name one file" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(98, "cannot listen on 127.0.0.1:80: Address already in use"),
+            "cannot listen on 127.0.0.1:80",
+        ),
+        (FileNotFoundError(2, "No such file or directory", "/var/limits"), "/var/limits: No such file"),
+        (OSError("no free port"), "no free port"),
+    ],
+    ids=["address", "file", "words"],
+)
+def test_what_the_system_refuses_is_one_line(use, yaml, error, said):
+    def run(_: Path) -> int:
+        raise error
+
+    use("edgeproxy.server.supervisor", run=run)
+    result = call("run", yaml)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {said}")
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_demo_runs_the_demo(use):
@@ -266,26 +318,43 @@ def test_explain_prints_json_for_programs(use, yaml):
 
 
 @pytest.mark.parametrize(
-    "error",
-    [RequestError(400, "bad-target", "The path climbs."), ValueError("The path climbs.")],
+    ("error", "code", "said"),
+    [
+        (
+            RequestError(400, "bad-target", "It climbs."),
+            1,
+            "answer http://x/.. with 400 bad-target: It climbs.",
+        ),
+        (ValueError("It climbs."), 2, "It climbs."),
+    ],
     ids=["door", "value"],
 )
-def test_explain_refuses_what_is_no_request(use, yaml, error):
+def test_explain_says_what_is_refused_before_it_is_a_request(use, yaml, error, code, said):
     def explain(*_: object) -> Explanation:
         raise error
 
     use("edgeproxy.config", load_config=lambda _: CONFIG)
     use("edgeproxy.explain", explain_config=explain)
     result = call("explain", "GET", "http://x/..", "--config", yaml)
-    assert result.exit_code == 2
-    assert "The path climbs." in result.stderr
+    assert result.exit_code == code
+    assert said in result.stderr
 
 
-def test_explain_refuses_what_is_no_header(use, yaml):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["http://x/", "-H", "nonsense"], "is not a header"),
+        (["http://x/", "-H", "X Y: a"], "is not a header"),
+        (["http://x/", "--from", "me"], "expected an IP address"),
+        (["x/y"], "like http://x/y"),
+    ],
+    ids=["no header", "no field name", "no address", "no URL"],
+)
+def test_explain_refuses_what_cannot_be_meant(use, yaml, arguments, said):
     use("edgeproxy.config", load_config=lambda _: CONFIG)
     use("edgeproxy.explain", explain_config=None)
-    result = call("explain", "GET", "http://x/", "--config", yaml, "-H", "nonsense")
-    assert (result.exit_code, "is not a header" in result.stderr) == (2, True)
+    result = call("explain", "GET", *arguments, "--config", yaml)
+    assert (result.exit_code, said in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -318,7 +387,10 @@ def test_purge_posts_to_the_admin_api_with_the_token(arguments, document):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (httpx.Response(401, json={"detail": "Send the token."}), "answered 401: Send the token."),
+        (
+            httpx.Response(401, json={"detail": "Send the token."}),
+            "knows another token: give its admin.token.",
+        ),
         (httpx.Response(502, text="<html>"), "answered 502: no reason given"),
         (httpx.Response(404, json=["odd"]), "answered 404: no reason given"),
     ],
@@ -333,12 +405,27 @@ def test_purge_says_why_the_admin_api_refused(answer, said):
     assert "t0ken" not in result.output
 
 
-@pytest.mark.parametrize("admin", ["http://127.0.0.1:1", "http://[", "nonsense"])
+@pytest.mark.parametrize("admin", ["http://127.0.0.1:1", "http://["])
 def test_purge_says_so_when_there_is_no_admin_api(admin):
     result = call("purge", "--all", "--token", "t0ken", "--admin", admin)
     assert result.exit_code == 1
     assert f"No admin API at {admin}" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--token", "t0ken", "--admin", "127.0.0.1:9900"], "write a URL, like http://127.0.0.1:9900"),
+        (["--token", "t0k\n"], "no header can carry"),
+        (["--token", "t\xf6ken"], "no header can carry"),
+    ],
+    ids=["no URL", "line end", "not ASCII"],
+)
+def test_purge_says_what_is_wrong_before_it_asks(more, said):
+    result = call("purge", "--all", *more)
+    assert (result.exit_code, said in result.stderr) == (2, True)
+    assert "t0k" not in result.stderr
 
 
 def test_an_api_key_is_shown_once_with_its_line():
@@ -360,7 +447,12 @@ def test_a_password_is_asked_for_twice_and_printed_hashed():
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["api-key", "a/b"], "expected a name"), (["api-key", "a", 're"ad'], "expected words of a scope")],
+    [
+        (["api-key", "a/b"], "expected a name"),
+        (["api-key", "a b"], "is one word"),
+        (["api-key", ""], "is one word"),
+        (["api-key", "a", 're"ad'], "expected words of a scope"),
+    ],
 )
 def test_a_line_that_would_be_refused_is_not_made(arguments, said):
     done = CliRunner().invoke(main, arguments)

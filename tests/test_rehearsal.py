@@ -29,9 +29,14 @@ def config(
 
 
 MISTAKES = [
-    ({"geo": "/nope.mmdb"}, "edge.yaml:3: geo.database: /nope.mmdb is not a file"),
-    ({"tls": ", tls: {ca: /nope.pem}"}, "edge.yaml:2: origins.app.tls.ca: '/nope.pem' cannot be used"),
-    ({"keys": "jwks_file: /nope.json"}, "edge.yaml:5: jwt_providers.main: jwks_file /nope.json"),
+    ({"geo": "/nope.mmdb"}, "edge.yaml:3: geo.database: found '/nope.mmdb', expected a file to read"),
+    (
+        {"tls": ", tls: {ca: /nope.pem}"},
+        "edge.yaml:2: origins.app.tls.ca: found '/nope.pem', expected a file to read",
+    ),
+    ({"geo": "/dev/null"}, "edge.yaml:3: geo.database: /dev/null is not a file"),
+    ({"tls": ", tls: {ca: /dev/null}"}, "edge.yaml:2: origins.app.tls.ca: '/dev/null' cannot be used"),
+    ({"keys": "jwks_file: /dev/null"}, "edge.yaml:5: jwt_providers.main: jwks_file /dev/null"),
     (
         {"policy": "{use: 'nope.module:Policy'}"},
         "edge.yaml:7: routes[0]: use: nope.module:Policy cannot be used: ModuleNotFoundError",
@@ -39,7 +44,7 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("parts", "said"), MISTAKES, ids=["geo", "tls", "keys", "use"])
+@pytest.mark.parametrize(("parts", "said"), MISTAKES, ids=["no geo", "no tls", "geo", "tls", "keys", "use"])
 def test_what_cannot_be_built_is_said_with_its_place(parts: dict[str, str], said: str) -> None:
     made = config(**parts)
     with pytest.raises(ConfigError) as here:

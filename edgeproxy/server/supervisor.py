@@ -9,6 +9,7 @@ Rule 4: it alone holds the writing end of a pipe; its end, however it comes, is 
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -34,6 +35,7 @@ BACK_OFF = (0.0, 0.0, 0.5, 1.0, 2.0, 5.0, 10.0)  # seconds before the n-th resta
 BAD_MEMORY = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT})  # as damaged files may cause
 SETTLED = 10.0  # a process that lived this long starts over with its restarts
 BACKLOG = 2048
+PATIENCE = 1.0  # seconds that a port may still be in use
 
 
 @record
@@ -54,7 +56,8 @@ def run(path: Path | str) -> int:
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # it tells of every probe
+    for chatty in ("httpx", "uvicorn"):  # of every probe, and of every process that starts and stops
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     return Supervisor(Path(path), config).run()
 
 
@@ -65,20 +68,36 @@ def worker_count(config: Config) -> int:
     return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 32)
 
 
-def bind(address: Address) -> socket.socket:
-    """A listening socket that shares its port with those of the other workers."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    try:
-        listener.bind((address.host, address.port))
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"cannot listen on {address}: {os.strerror(error.errno or 0)}") from None
-    listener.listen(BACKLOG)
-    listener.setblocking(False)
-    return listener
+def bind(address: Address, count: int) -> list[socket.socket]:
+    """So many listening sockets that share a port, which must be nobody else's. Raises OSError.
+
+    Without the first look two edges would share it too, and each see half of the requests and purges.
+    """
+    _bound(address, shared=False).close()
+    listeners = [_bound(address, shared=True) for _ in range(count)]
+    for listener in listeners:
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    return listeners
+
+
+def _bound(address: Address, *, shared: bool) -> socket.socket:
+    """The processes of an edge that was killed take a moment to be gone."""
+    made = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, int(shared))
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            made.bind((address.host, address.port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                time.sleep(0.05)
+                continue
+            made.close()
+            said = os.strerror(error.errno or 0)
+            raise OSError(error.errno, f"cannot listen on {address}: {said}") from None
+        return made
 
 
 def needs_restart(old: Config, new: Config) -> list[str]:
@@ -101,8 +120,9 @@ class Supervisor:
         self._path = path
         self._config = self._started_with = config
         self._workers = worker_count(config)
-        self._sockets = [[bind(one.address) for one in config.server.listen] for _ in range(self._workers)]
-        self._admin = [bind(config.admin.listen)] if config.admin.listen is not None else []
+        addresses = [one.address for one in config.server.listen]
+        self._sockets = list(map(list, zip(*[bind(one, self._workers) for one in addresses], strict=True)))
+        self._admin = bind(config.admin.listen, 1) if config.admin.listen is not None else []
         self._shared = Shared.create(path, self._workers, config.rate_limit_table)
         self._shared.open_machine(config.cache.machine)
         self._lifeline, self._held = os.pipe()

@@ -173,6 +173,20 @@ def test_a_supervisor_that_is_killed_takes_its_processes_along_and_leaves_no_fil
     assert not list(tmp_path.glob("edgeproxy-*"))
 
 
+def test_two_edges_do_not_share_an_address(edge: Edge) -> None:
+    edge.until(lambda: edge.status("/readyz") == 200)
+    done = subprocess.run(
+        [sys.executable, "-m", "edgeproxy", "run", str(edge.folder / "edge.yaml")],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    said = f"Error: cannot listen on 127.0.0.1:{edge.ports['port']}: Address already in use\n"
+    assert done.stderr == said
+
+
 def test_an_edge_that_cannot_be_built_does_not_start(tmp_path: Path) -> None:
     text = CONFIG.format(
         port=free_port(),

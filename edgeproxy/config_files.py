@@ -1,0 +1,91 @@
+"""Whether the files that a configuration names are there: all that are not, each with its place.
+
+Only whether they can be opened; what they hold is for those who use them. A relative path begins where
+the edge is started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, shown
+from edgeproxy.config_walk import texts
+
+_ANY = object()  # every key of a section, every position of a list
+_READ: tuple[tuple[tuple[object, ...], str], ...] = (
+    (("geo", "database"), "set it to the path of an .mmdb file"),
+    (("origins", _ANY, "tls", "ca"), "leave it out for the system's certificates"),
+    (("origins", _ANY, "tls", "client_cert"), "it holds a PEM certificate"),
+    (("origins", _ANY, "tls", "client_key"), "it holds a PEM private key"),
+    (("jwt_providers", _ANY, "jwks_file"), "it holds a JWK set"),
+    (("routes", _ANY, "policies", _ANY, "api_key", "file"), "`edgeproxy api-key NAME` makes its lines"),
+    (("routes", _ANY, "policies", _ANY, "basic", "file"), "`edgeproxy password USER` makes its lines"),
+)
+_WRITTEN = (("server", "access_log", "path"), ("exposures", "file"), ("rate_limit_table", "file"))
+_NO_FILES = ("-", "off")  # of the access log: standard output, and none
+
+
+def file_problems(document: Document) -> Iterator[Problem]:
+    """What cannot be read, and what cannot be written."""
+    for pattern, advice in _READ:
+        for path, name in _named(document.data, pattern):
+            if why := _unreadable(name):
+                yield Problem(path, f"found {_shown(name)}, expected a file to read ({why}); {advice}")
+    for pattern in _WRITTEN:
+        for path, name in _named(document.data, pattern):
+            if name not in _NO_FILES and (why := _unwritable(Path(name))):
+                yield Problem(path, f"found {_shown(name)}, expected a file to write ({why})")
+
+
+def _named(data: Tree, pattern: tuple[object, ...]) -> Iterator[tuple[TreePath, str]]:
+    """Path and text of each file name that stands where the pattern says."""
+    found: list[tuple[TreePath, Tree]] = [((), data)]
+    for step in pattern:
+        found = [
+            ((*path, key), value)
+            for path, tree in found
+            for key, value in _members(tree)
+            if step is _ANY or key == step
+        ]
+    for path, value in found:
+        yield from ((at, name) for at, name in texts(path, value) if name)
+
+
+def _members(tree: Tree) -> Iterator[tuple[str | int, Tree]]:
+    if isinstance(tree, dict):
+        yield from tree.items()
+    elif isinstance(tree, list):
+        yield from enumerate(tree)
+
+
+def _shown(name: str) -> str:
+    """A name is no secret, but what `${file:…}` brought in its place by mistake may be."""
+    return MASK if "\n" in name else shown(name)
+
+
+def _unreadable(name: str) -> str:
+    """Why, or an empty text."""
+    try:
+        os.close(os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+    except (OSError, ValueError) as error:
+        return _reason(name, error)
+    return "it is a folder" if Path(name).is_dir() else ""
+
+
+def _unwritable(path: Path) -> str:
+    """Why, or an empty text. Nothing is made: `check` leaves no trace."""
+    try:
+        if path.is_dir():
+            return "it is a folder"
+        there = path if path.exists() else path.parent
+        os.stat(there)
+    except (OSError, ValueError) as error:
+        return _reason(str(path), error)
+    return "" if os.access(there, os.W_OK) else f"no right to write to {there}"
+
+
+def _reason(name: str, error: OSError | ValueError) -> str:
+    why = error.strerror if isinstance(error, OSError) else str(error)
+    return f"{why}" if Path(name).is_absolute() else f"{why}, from {Path.cwd()}"

@@ -1,0 +1,67 @@
+"""The files that a configuration names: each that cannot be used is said, all at once, with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.config_file import parse
+from edgeproxy.config_files import file_problems
+
+TEXT = """
+server: {{access_log: {{path: {log}}}}}
+exposures: {{file: {exposures}}}
+rate_limit_table: {{file: {limits}}}
+geo: {{database: {geo}}}
+origins: {{app: {{servers: ["https://a"], tls: {{ca: {ca}, client_cert: {cert}, client_key: {key}}}}}}}
+jwt_providers: {{main: {{jwks_file: {jwks}}}}}
+routes:
+  - policies:
+      - api_key: {{file: {keys}}}
+      - basic: {{file: {users}}}
+"""
+READ = {"geo", "ca", "cert", "key", "jwks", "keys", "users"}
+WRITTEN = {"log", "exposures", "limits"}
+
+
+def said(folder: Path, **names: object) -> list[str]:
+    there = folder / "there"
+    there.touch()
+    text = TEXT.format(**{**dict.fromkeys(READ | WRITTEN, there), **names})
+    document = parse(text.encode(), "edge.yaml", folder)
+    return document.report(file_problems(document)).splitlines()
+
+
+def test_files_that_are_there_are_not_worth_a_word(tmp_path: Path) -> None:
+    assert said(tmp_path, log="off", exposures="null", limits=tmp_path / "not-yet") == []
+    assert not (tmp_path / "not-yet").exists()
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+    lines = said(tmp_path, **dict.fromkeys(READ | WRITTEN, "/nope/file"))
+    assert len(lines) == len(READ | WRITTEN)
+    assert all("found '/nope/file'" in line and "(No such file or directory)" in line for line in lines)
+    assert lines[-2].startswith("edge.yaml:10: routes[0].policies[0].api_key.file: ")
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        ({"geo": "[there, nope]"}, "geo.database[1]: found 'nope', expected a file to read"),
+        ({"geo": "nope"}, "(No such file or directory, from "),
+        ({"keys": "/"}, "(it is a folder); `edgeproxy api-key NAME` makes its lines"),
+        ({"log": "/"}, "(it is a folder)"),
+        ({"users": '"/a\\0b"'}, "(embedded null byte)"),
+        ({"key": "/" + "x" * 5000}, "(File name too long)"),
+        ({"key": '"-----BEGIN\\nMIIE"'}, "found ***, expected a file to read"),
+    ],
+    ids=["in a list", "relative", "folder", "log folder", "null byte", "long", "contents"],
+)
+def test_the_reason_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: dict[str, str], what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (line,) = said(tmp_path, **names)
+    assert what in line
+    assert "MIIE" not in line
