@@ -36,7 +36,7 @@ MISTAKES = [
     ),
     ({"geo": "/dev/null"}, "edge.yaml:3: geo.database: /dev/null is not a file"),
     ({"tls": ", tls: {ca: /dev/null}"}, "edge.yaml:2: origins.app.tls.ca: '/dev/null' cannot be used"),
-    ({"keys": "jwks_file: /dev/null"}, "edge.yaml:5: jwt_providers.main: jwks_file /dev/null"),
+    ({"keys": "jwks_file: /dev/null"}, "edge.yaml:5: jwt_providers.main: not a JWK set"),
     (
         {"policy": "{use: 'nope.module:Policy'}"},
         "edge.yaml:7: routes[0]: use: nope.module:Policy cannot be used: ModuleNotFoundError",
