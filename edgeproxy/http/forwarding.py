@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 
 from edgeproxy.http.message import Field, Headers, Request
 from edgeproxy.units import Network
@@ -208,6 +209,7 @@ def _node(client: str) -> bytes:
     return client.encode() or b"unknown"
 
 
+@lru_cache(maxsize=256)
 def _host(host: bytes) -> bytes:
     if _HOST_TOKEN.fullmatch(host):
         return host

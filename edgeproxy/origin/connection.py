@@ -43,6 +43,7 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
     """
 
     __slots__ = (
+        "_head",
         "_limit",
         "_loop",
         "_owner",
@@ -74,6 +75,7 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         self._timeouts = timeouts
         self._sweeper = sweeper
         self._written = True
+        self._head = b""  # of the request, until the first bytes of its body
         self._with_body = self._read_paused = self._write_paused = False
 
     def __repr__(self) -> str:
@@ -83,7 +85,10 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
     # The request.
 
     def send(self, method: bytes, head: bytes, sink: ResponseSink, *, has_body: bool) -> None:
-        """Write a request's head, its empty line included. `sink` is called after this has returned."""
+        """Write a request's head, its empty line included. `sink` is called after this has returned.
+
+        With a body it goes out with the first bytes of that, when they come at once.
+        """
         if self.closed:
             error = OriginError("connection_terminated", 502, Retry.ANY, "closed before the request was sent")
             self._loop.call_soon(sink.on_error, error)
@@ -96,11 +101,26 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         if total:
             self._limit = self._sweeper.clock() + total
         self._wait()
-        self._transport.write(head)
+        if has_body:
+            self._head = head
+            self._loop.call_soon(self._send_head)
+        else:
+            self._transport.write(head)
+
+    def _send_head(self) -> None:
+        """The body takes its time: the origin need not wait for the head."""
+        if self._head and not self.closed:
+            head, self._head = self._head, b""
+            self._transport.write(head)
 
     def write(self, data: bytes) -> None:
         """Write a part of the request body, framed by the caller."""
-        if not self.closed:
+        if self.closed:
+            return
+        if self._head:
+            head, self._head = self._head, b""
+            self._transport.writelines((head, data))
+        else:
             self._transport.write(data)
 
     def finish(self, trailers: Sequence[Field] = ()) -> None:

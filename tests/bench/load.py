@@ -8,10 +8,12 @@ import signal
 import socket
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 CONNECTIONS = 64
 CONNECTIONS_LARGE = 16
+UPLOAD = 100 * 1024  # bytes of the body that upload.lua sends
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,13 @@ class WrkFailedError(Exception):
     """wrk gave no figures."""
 
 
-def wrk(core: str, url: str, fields: list[str], connections: int, seconds: float) -> Sample:
-    """Load `url` for so many seconds. wrk counts in whole ones: a fraction is ended by Ctrl-C, as by hand."""
+def wrk(
+    core: str, url: str, fields: list[str], connections: int, seconds: float, script: Path | None = None
+) -> Sample:
+    """Load `url` for so many seconds. wrk counts in whole ones: a fraction is ended by Ctrl-C, as by hand.
+
+    `script` is one of wrk's, that uploads: megabytes are then those that were sent.
+    """
     command = [
         "taskset",
         "-c",
@@ -43,6 +50,8 @@ def wrk(core: str, url: str, fields: list[str], connections: int, seconds: float
     ]
     for line in fields:
         command += ["-H", line]
+    if script is not None:
+        command += ["-s", str(script)]
     running = subprocess.Popen([*command, url], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         out, _ = running.communicate(timeout=seconds if seconds % 1 else seconds + 30)
@@ -53,7 +62,8 @@ def wrk(core: str, url: str, fields: list[str], connections: int, seconds: float
         except subprocess.TimeoutExpired:
             running.kill()
             raise WrkFailedError("wrk did not end") from None
-    return read(out)
+    sample = read(out)
+    return sample if script is None else replace(sample, megabytes=sample.rate * UPLOAD / 1e6)
 
 
 def read(out: str) -> Sample:
@@ -63,8 +73,8 @@ def read(out: str) -> Sample:
         for name, pattern in {
             "rate": r"Requests/sec:\s+([\d.]+)",
             "bytes": r"Transfer/sec:\s+(\S+)",
-            "p50": r"50%\s+(\S+)",
-            "p99": r"99%\s+(\S+)",
+            "p50": r"\n\s+50%\s+(\S+)",  # not the end of a 97.50% in the table above
+            "p99": r"\n\s+99%\s+(\S+)",
         }.items()
     }
     if not all(found.values()):
@@ -94,10 +104,13 @@ def split_unit(text: str) -> tuple[float, str]:
     return float(match[1]), match[2]
 
 
-def get(port: int, path: str, fields: list[str]) -> tuple[bytes, bytes]:
-    """Head and body of one answer, on a connection of its own."""
+def ask(port: int, path: str, fields: list[str], upload: bytes = b"") -> tuple[bytes, bytes]:
+    """Head and body of one answer, on a connection of its own. A POST when there is something to upload."""
+    if upload:
+        fields = [*fields, f"Content-Length: {len(upload)}"]
+    line = f"{'POST' if upload else 'GET'} {path} HTTP/1.1"
     with socket.create_connection(("127.0.0.1", port), timeout=5) as client:
-        client.sendall("\r\n".join([f"GET {path} HTTP/1.1", "Connection: close", *fields, "", ""]).encode())
+        client.sendall("\r\n".join([line, "Connection: close", *fields, "", ""]).encode() + upload)
         answer = b""
         while data := client.recv(65536):
             answer += data

@@ -21,7 +21,7 @@ from load import Sample, free_port
 
 HERE = Path(__file__).resolve().parent
 SECRET = "bench-secret-bench-secret-bench-secret!!"
-CASES = ("hit", "chain", "pass", "large-hit", "large-pass")
+CASES = ("hit", "chain", "pass", "large-hit", "large-pass", "upload")
 
 
 @dataclass
@@ -52,11 +52,13 @@ class Server:
 def servers() -> list[Server]:
     """All that can take part, edgeproxy last."""
     edge = (sys.executable, "-m", "edgeproxy", "version")
+    plain = ("hit", "pass", "large-hit", "large-pass", "upload")
+    chained = ("hit", "chain", "pass", "large-pass", "upload")
     return [
-        Server("nginx", ("hit", "pass", "large-hit", "large-pass"), ("nginx", "-v")),
-        Server("haproxy", ("hit", "chain", "pass", "large-pass"), ("haproxy", "-v")),
-        Server("varnish", ("hit", "pass", "large-hit", "large-pass"), ("varnishd", "-V"), "varnishd"),
-        Server("envoy", ("hit", "chain", "pass", "large-pass"), ("envoy", "--version")),
+        Server("nginx", plain, ("nginx", "-v")),
+        Server("haproxy", chained, ("haproxy", "-v")),
+        Server("varnish", plain, ("varnishd", "-V"), "varnishd"),
+        Server("envoy", chained, ("envoy", "--version")),
         Server("edgeproxy", CASES, edge, sys.executable),
     ]
 
@@ -69,10 +71,11 @@ class Place:
         self.server_core = server_core
         self.load_core = load_core
         self.origin_port = free_port()
+        self.sink_port = free_port()
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def start_origin(self) -> None:
-        """nginx with a small and a large file, on the core of the load."""
+        """nginx with a small and a large file, and a sink for uploads, on the core of the load."""
         www = self.folder / "www"
         www.mkdir()
         self.folder.chmod(0o755)  # nginx's workers are another user
@@ -80,6 +83,7 @@ class Place:
         (www / "large").write_bytes(os.urandom(1024) * 1024)
         path = self._config("nginx-origin.conf", port=self.origin_port, root=www)
         self._launch(self.load_core, "nginx", "-p", str(self.folder), "-c", str(path))
+        self._launch(self.load_core, sys.executable, str(HERE / "sink.py"), str(self.sink_port))
 
     def start(self, server: Server) -> None:
         """Start a server under test on its core."""
@@ -91,6 +95,18 @@ class Place:
             "edgeproxy": self._edgeproxy,
         }
         server.process = self._launch(self.server_core, *started[server.name](server))
+
+    def edge(self, workers: int, cores: str) -> Server:
+        """Another edgeproxy, on cores of its own choice."""
+        edge = servers()[-1]
+        edge.process = self._launch(cores, *self._edgeproxy(edge, workers))
+        return edge
+
+    def end(self, server: Server) -> None:
+        """End one of them before the others."""
+        if server.process is not None:
+            server.process.send_signal(signal.SIGTERM)
+            server.process.wait(timeout=20)
 
     def logs(self) -> str:
         """What the servers wrote to their terminals, its end."""
@@ -110,19 +126,17 @@ class Place:
                 process.wait()
 
     def _nginx(self, server: Server) -> list[str]:
-        path = self._config("nginx-peer.conf", port=server.port, origin=self.origin_port, folder=self.folder)
+        path = self._config("nginx-peer.conf", port=server.port, folder=self.folder)
         return ["nginx", "-p", str(self.folder), "-c", str(path)]
 
     def _haproxy(self, server: Server) -> list[str]:
         geo = self.folder / "geo.map"
         geo.write_text("127.0.0.0/8 DE\n203.0.113.0/24 KP\n")
-        path = self._config(
-            "haproxy-peer.cfg", port=server.port, origin=self.origin_port, geo=geo, secret=SECRET
-        )
+        path = self._config("haproxy-peer.cfg", port=server.port, geo=geo, secret=SECRET)
         return ["haproxy", "-db", "-f", str(path)]
 
     def _varnish(self, server: Server) -> list[str]:
-        path = self._config("varnish-peer.vcl", origin=self.origin_port)
+        path = self._config("varnish-peer.vcl")
         pools = ["-p", "thread_pools=1", "-p", "thread_pool_min=100"]
         work = self.folder / "varnish"
         command = ["varnishd", "-F", "-n", str(work), "-a", f"127.0.0.1:{server.port}", "-f", str(path)]
@@ -130,16 +144,16 @@ class Place:
 
     def _envoy(self, server: Server) -> list[str]:
         key = base64.urlsafe_b64encode(SECRET.encode()).rstrip(b"=").decode()
-        path = self._config("envoy-peer.yaml", port=server.port, origin=self.origin_port, key=key)
+        path = self._config("envoy-peer.yaml", port=server.port, key=key)
         quiet = ["--log-level", "error", "--disable-hot-restart"]
         return ["envoy", "-c", str(path), "--concurrency", "1", *quiet]
 
-    def _edgeproxy(self, server: Server) -> list[str]:
+    def _edgeproxy(self, server: Server, workers: int = 1) -> list[str]:
         path = self._config(
             "edgeproxy.yaml",
             port=server.port,
             admin=free_port(),
-            origin=self.origin_port,
+            workers=workers,
             secret=SECRET,
             geo=HERE.parent.parent / "config" / "demo-geo.mmdb",
         )
@@ -147,9 +161,9 @@ class Place:
 
     def _config(self, template: str, **values: object) -> Path:
         text = (HERE / template).read_text()
-        for key, value in values.items():
+        for key, value in {**values, "origin": self.origin_port, "sink": self.sink_port}.items():
             text = text.replace(f"@{key}@", str(value))
-        path = self.folder / template
+        path = self.folder / f"{len(self._processes)}-{template}"
         path.write_text(text)
         return path
 

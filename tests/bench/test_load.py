@@ -8,6 +8,9 @@ from tests.bench.load import Sample, WrkFailedError, read
 
 FIGURES = """Running 1s test @ http://127.0.0.1:8080/hit
   1 threads and 64 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     1.30ms    0.97ms  12.09ms   97.50%
+    Req/Sec    30.81k     1.41k   32.66k    86.99%
   Latency Distribution
      50%    {p50}
      75%    1.60ms

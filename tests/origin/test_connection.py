@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 import pytest
 
@@ -352,3 +353,41 @@ async def test_a_connection_that_dies_before_it_is_used_is_forgotten() -> None:
         leave.set()
         await eventually(lambda: connection.closed)
         assert (made.open, made.servers[0].in_flight) == (0, 0)
+
+
+class Spy:
+    """A transport that writes down what is written at once."""
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+        self.writes: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+        self._transport.write(data)
+
+    def writelines(self, parts: tuple[bytes, ...]) -> None:
+        self.writes.append(b"".join(parts))
+        self._transport.writelines(parts)
+
+
+@pytest.mark.parametrize(("at_once", "writes"), [(True, [POST + b"body"]), (False, [POST, b"body"])])
+async def test_a_head_leaves_with_the_first_of_its_body_but_does_not_wait_for_it(
+    at_once: bool, writes: list[bytes]
+) -> None:
+    async with ScriptedOrigin(always(OK)) as origin, upstream(origin.url) as made:
+        await ask(made)
+        connection, sink = made.idle(), Recorder()
+        assert connection is not None
+        spy = Spy(connection._transport)
+        connection._transport = spy  # type: ignore[assignment]
+        connection.send(b"POST", POST, sink, has_body=True)
+        if not at_once:
+            await settle()
+        connection.write(b"body")
+        connection.finish()
+        await sink.finished()
+        assert (sink.outcome, spy.writes) == ("end", writes)
