@@ -12,7 +12,7 @@ from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve
 from edgeproxy.door import PAUSE_AT, Report, RequestBody
 from edgeproxy.errors import RequestError
-from edgeproxy.http.message import Field, Request
+from edgeproxy.http.message import Field, Pieces, Request, pieces_of
 from edgeproxy.http.wire import NO_CONTENT_LENGTH, apply_edits
 from edgeproxy.origin.request import wants_trailers
 from edgeproxy.pipeline import Visit
@@ -219,11 +219,14 @@ class AsgiExchange:
 
 
 async def _send(send: Send, message: Message) -> None:
-    """Send a message; a large body in pieces: it may lie in a file, and servers want bytes."""
-    body: bytes = message.get("body", b"")
-    if len(body) > PIECE:
-        for at in range(0, len(body), PIECE):
-            await send({"type": message["type"], "body": bytes(body[at : at + PIECE]), "more_body": True})
+    """Send a message. A body that is large or in pieces goes piece by piece: it may lie in a file, and
+    servers want bytes."""
+    body: bytes | memoryview | Pieces = message.get("body", b"")
+    if len(body) > PIECE or not isinstance(body, bytes):
+        for piece in pieces_of(body):
+            for at in range(0, len(piece), PIECE):
+                data = bytes(piece[at : at + PIECE])
+                await send({"type": message["type"], "body": data, "more_body": True})
         message = {**message, "body": b""}
     await send(message)
 

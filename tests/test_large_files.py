@@ -91,7 +91,9 @@ async def test_a_large_body_is_kept_in_a_file_and_served_from_it(tmp_path: Path,
         ("Range: bytes=-5", 206, BODY[-5:]),
         ("Range: bytes=100000-", 206, BODY[100_000:]),
         ("Range: bytes=900000-", 416, None),
-        ("Range: bytes=0-1,500000-500001", 200, BODY),  # never put together in memory
+        ("Range: bytes=1-600000,700000-800000,2-600001", 206, BODY[1:600_002]),  # A71: one part is left
+        ("Range: bytes=" + ",".join(f"{at}-{at}" for at in range(0, 6000, 1000)), 200, BODY),  # A71
+        ("Range: bytes=0-300000,300100-699999", 200, BODY),  # more than the whole
         ('If-None-Match: "v1"', 304, b""),
         ('If-Range: "v2"\r\nRange: bytes=0-1', 200, BODY),
     ],
@@ -110,6 +112,43 @@ async def test_parts_and_conditions_are_answered_from_the_file(
         assert answer.status == status
         assert body is None or answer.body == body
         assert len(asked) == 1
+
+
+@pytest.mark.parametrize("object_size", ["64KiB", "8MiB"], ids=["from the file", "from memory"])
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([(0, 2), (500_000, 500_002), (SIZE - 3, SIZE)], id="small"),
+        pytest.param([(0, 300_000), (400_000, SIZE - 1000)], id="large"),
+    ],
+)
+async def test_several_parts_are_a_multipart(
+    tmp_path: Path, door: str, object_size: str, parts: list[tuple[int, int]]
+) -> None:
+    """RFC 9110 §14.6."""
+    asked: list[bytes] = []
+    kind = "text/plain; charset=utf-8"
+    async with ScriptedOrigin(counting(large(f"Content-Type: {kind}"), asked)) as origin:
+        text = config(origin.url, tmp_path).replace("object_size: 64KiB", f"object_size: {object_size}")
+        async with running(text, tmp_path, door) as edge:
+            await edge.ask("/a")
+            await kept(edge)
+            client = await edge.client()
+            wanted = ",".join(f"{start}-{end - 1}" for start, end in parts)
+            answer = await client.ask("/a", f"Range: bytes={wanted}")
+            assert (answer.status, answer["cache-status"][:11]) == (206, "edge-1; hit")
+            assert "content-range" not in dict(answer.fields)
+            prefix, _, boundary = answer["content-type"].partition("; boundary=")
+            assert prefix == "multipart/byteranges"
+            *found, last = answer.body.split(b"\r\n--" + boundary.encode())[1:]
+            assert last == b"--\r\n"
+            for one, (start, end) in zip(found, parts, strict=True):
+                head, _, body = one.partition(b"\r\n\r\n")
+                said = f"Content-Type: {kind}\r\nContent-Range: bytes {start}-{end - 1}/{SIZE}"
+                assert head == b"\r\n" + said.encode()
+                assert body == BODY[start:end]
+            assert (await client.ask("/a", "Range: bytes=0-0")).body == BODY[:1], "the connection is intact"
+            assert len(asked) == 1
 
 
 async def test_head_is_answered_from_it(tmp_path: Path, door: str) -> None:

@@ -1,24 +1,27 @@
 """Parts of a stored response (RFC 9110 §14): one range, several, or none that can be satisfied.
 
 A Range that cannot be read is ignored, and the whole is answered: so is one that asks for more parts
-than anybody needs, because answering it would cost more than the whole (reliability A71).
+than anybody needs, or whose answer would be larger than the whole (reliability A71).
 """
 
 from __future__ import annotations
 
 import re
 from hashlib import blake2b
+from secrets import token_bytes
+from typing import cast
 
 from edgeproxy.cache.entry import Entry
 from edgeproxy.http.dates import parse_date
-from edgeproxy.http.message import Field, Request, Response
-from edgeproxy.http.wire import response
+from edgeproxy.http.message import Field, Pieces, Request, Response
+from edgeproxy.http.wire import JOIN_BELOW, response
 
 MAX_SPECS = 32  # ranges in one field
 MAX_PARTS = 5  # of an answer, after those that touch were joined
 GAP = 80  # bytes between two ranges that cost less than another part's head
 _SPEC = re.compile(rb"[ \t]*(\d{0,18})-(\d{0,18})[ \t]*")
 _LONGEST = 1024  # bytes of a field worth reading
+_SECRET = token_bytes(16)  # nobody outside can write a boundary into a body in advance
 Part = tuple[int, int]
 """First byte and the one after the last."""
 
@@ -45,8 +48,6 @@ def partial(request: Request, entry: Entry) -> Response | None:
         start, end = parts[0]
         fields.append((b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, size)))
         return response(206, fields, whole.body[start:end])
-    if entry.file is not None:
-        return None  # the parts would have to be put together in memory
     return _multipart(fields, parts, whole.body, entry.key)
 
 
@@ -103,27 +104,25 @@ def _still(request: Request, entry: Entry) -> bool:
     return date is not None and date == modified
 
 
-def _multipart(fields: list[Field], parts: list[Part], body: bytes, key: bytes) -> Response:
+def _multipart(fields: list[Field], parts: list[Part], body: bytes, key: bytes) -> Response | None:
+    """The parts as one body (§14.6); None when the whole is smaller."""
     kind = next((value for name, value in fields if name.lower() == b"content-type"), None)
     described = b"" if kind is None else b"Content-Type: %b\r\n" % kind
-    boundary = _boundary(parts, body, key)
+    boundary = blake2b(key + repr(parts).encode(), key=_SECRET, digest_size=15).hexdigest().encode()
+    view = cast(bytes, memoryview(body))  # what is cut from it is not copied
     pieces: list[bytes] = []
     for start, end in parts:
         pieces.append(
             b"\r\n--%b\r\n%bContent-Range: bytes %d-%d/%d\r\n\r\n"
             % (boundary, described, start, end - 1, len(body))
         )
-        pieces.append(body[start:end])
+        pieces.append(view[start:end])
     pieces.append(b"\r\n--%b--\r\n" % boundary)
+    together = Pieces(pieces)
+    size = len(together)
+    if size > len(body):
+        return None
     kept = [field for field in fields if field[0].lower() != b"content-type"]
     kept.append((b"Content-Type", b"multipart/byteranges; boundary=" + boundary))
-    return response(206, kept, b"".join(pieces))
-
-
-def _boundary(parts: list[Part], body: bytes, key: bytes) -> bytes:
-    """A line that is not in the body."""
-    seed = key + repr(parts).encode()
-    while True:
-        seed = blake2b(seed, digest_size=15).hexdigest().encode()
-        if seed not in body:
-            return seed
+    content = b"".join(pieces) if size < JOIN_BELOW else together
+    return response(206, kept, cast(bytes, content))

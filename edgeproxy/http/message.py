@@ -7,7 +7,7 @@ says. Never forward from the index, and never read `Set-Cookie` from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgeproxy.record import record
 
@@ -101,3 +101,22 @@ class Response:
     body: bytes
     head: bytes
     names: frozenset[bytes]
+
+
+class Pieces:
+    """A body in pieces that lie elsewhere, not put together. It stands where bytes stand: `len` is its size,
+    and a door writes what `pieces_of` gives."""
+
+    __slots__ = ("_size", "pieces")
+
+    def __init__(self, pieces: Sequence[bytes]) -> None:
+        self.pieces = pieces
+        self._size = sum(map(len, pieces))
+
+    def __len__(self) -> int:
+        return self._size
+
+
+def pieces_of(body: bytes | memoryview | Pieces) -> Sequence[bytes | memoryview]:
+    """What to write for a body, one after the other."""
+    return body.pieces if isinstance(body, Pieces) else (body,)

@@ -17,6 +17,7 @@ def _status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
+JOIN_BELOW = 64 * 1024  # bytes up to which one write of a joined message is cheaper than two
 STATUS_LINE = {status: _status_line(status) for status in range(100, 600)}
 
 NO_CONTENT_LENGTH = frozenset({204, 304})  # RFC 9110 §8.6: a 204 has none; our 304 neither

@@ -9,14 +9,12 @@ from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve
 from edgeproxy.door import Report, RequestBody
 from edgeproxy.http.message import Field, Request
-from edgeproxy.http.wire import STATUS_LINE, apply_edits, render_fields
+from edgeproxy.http.wire import JOIN_BELOW, STATUS_LINE, apply_edits, render_fields
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.wire import ClientWire
 
 if TYPE_CHECKING:
     from edgeproxy.server.protocol import EdgeProtocol
-
-JOIN_BELOW = 64 * 1024  # bytes up to which one write of a joined message is cheaper than two
 
 
 class Exchange:

@@ -17,11 +17,11 @@ from edgeproxy.decision import Serve, ServeStale
 from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import Framing
-from edgeproxy.http.message import Request
-from edgeproxy.http.wire import STATUS_LINE, apply_edits, edits_as_lines, render_fields
+from edgeproxy.http.message import Request, pieces_of
+from edgeproxy.http.wire import JOIN_BELOW, STATUS_LINE, apply_edits, edits_as_lines, render_fields
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.ending import CLOSE, Ending
-from edgeproxy.server.exchange import JOIN_BELOW, Exchange
+from edgeproxy.server.exchange import Exchange
 
 PIPELINE_CAP = 256  # requests parsed ahead of their turn on one connection
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
@@ -122,7 +122,7 @@ class EdgeProtocol(Ending):
         if len(body) < JOIN_BELOW:
             self.transport.write(b"".join(parts))
         else:
-            self.transport.writelines(parts)
+            self.transport.writelines((*parts[:-1], *pieces_of(body)))
         return len(body)
 
     def _queue(self, request: Request, framing: Framing, *, keep_alive: bool, http10: bool) -> None:
