@@ -13,17 +13,21 @@ MOST = 4096  # names, fields, sets; each
 LONGEST = 256  # bytes of a value that is worth sharing
 _PLACE = 8  # bytes of a reference
 _PAIR = 64  # bytes of a tuple of two
+_SMALL = 512  # bytes; what is larger is not of CPython's own pools
 _BYTES = 33  # bytes of a bytes object beside its content
 
 _names: dict[bytes, bytes] = {}
 _fields: dict[Field, Field] = {}
 _seen: set[int] = set()
 _sets: dict[frozenset[bytes], frozenset[bytes]] = {}
+_texts: dict[bytes, frozenset[bytes]] = {}
 
 
 def weigh(content: bytes) -> int:
-    """Bytes of memory that a bytes object takes; the allocator deals in units of 16."""
-    return (len(content) + _BYTES + 15) & ~15
+    """Bytes of memory that a bytes object takes; the allocator deals in units of 16, and leaves holes between
+    large ones of many sizes."""
+    size = (len(content) + _BYTES + 15) & ~15
+    return size if size <= _SMALL else size + size // 24
 
 
 def compact(response: Response) -> tuple[Response, int]:
@@ -43,6 +47,22 @@ def compact(response: Response) -> tuple[Response, int]:
             _sets.clear()
         names = _sets[response.names] = frozenset([_name(name) for name in response.names])
     return Response(response.status, tuple(fields), response.body, response.head, names), size
+
+
+def set_of_names(text: bytes) -> frozenset[bytes]:
+    """The names in this text, which is what `text_of_names` makes of them: the same set for the same text."""
+    names = _texts.get(text)
+    if names is None:
+        if len(_texts) >= MOST:
+            _texts.clear()
+        names = frozenset([_name(name) for name in text.split(b"\n") if name])
+        names = _texts[text] = _sets.get(names, names)
+    return names
+
+
+def text_of_names(names: frozenset[bytes]) -> bytes:
+    """A set of names as one text."""
+    return b"\n".join(sorted(names))
 
 
 def _share(field: Field) -> Field:

@@ -25,7 +25,7 @@ LONGEST_REST = 30.0  # seconds between refreshes that fail
 OVERHEAD = 1105  # bytes of Python objects an entry costs beside its texts; measured by tests/bench/tiers.py
 MOST_STAMPED = 1024  # entries
 _SMALL_SET = getsizeof(frozenset((b"",))) - 16  # what it takes where others left holes; measured too
-TAG_OVERHEAD = 120  # bytes of its place in the index of tags
+TAG_OVERHEAD = 80  # bytes of its place in the index of tags
 
 
 class Entry:
@@ -76,11 +76,12 @@ class Entry:
         position: int,
         tags: frozenset[bytes] = frozenset(),
         file: BodyFile | None = None,
+        known: tuple[bytes | None, bytes | None, int] | None = None,
     ) -> None:
+        """`known` are its ETag, Last-Modified and size, where another process worked them out."""
         self.key = key
         self.names = names  # lower-case field names of its Vary
         self.variant = variant  # their values in the request that fetched it
-        self.response, weight = compact(response)
         self.born = born  # when its age was 0
         self.fresh_until = fresh_until
         self.stale_until = stale_until  # end of stale-while-revalidate
@@ -98,9 +99,15 @@ class Entry:
         self.failures = 0  # refreshes that failed since it was stored
         self.looked_until = 0.0  # a tier below need not be asked for a newer one until then
         self.rests_until = 0.0  # no refresh behind clients' backs until then
-        index = {name.lower(): value for name, value in self.response.fields}
-        self.etag = index.get(b"etag")
-        self.last_modified = index.get(b"last-modified")
+        self._hit: Serve | None = None
+        if known is not None:
+            self.response = response
+            self.etag, self.last_modified, self.size = known
+            return
+        self.response, weight = compact(response)
+        index = {name.lower(): value for name, value in response.fields}
+        self.etag = index.get(b"etag") or None
+        self.last_modified = index.get(b"last-modified") or None
         body = b"" if file is not None else response.body
         texts = (body, key, location[1], location[2], variant, *names, *tags)
         self.size = OVERHEAD + weight + sum([weigh(text) for text in texts if text])
@@ -108,7 +115,6 @@ class Entry:
             self.size += WEIGHT
         if tags:
             self.size += getsizeof(tags) - _SMALL_SET + TAG_OVERHEAD * len(tags)
-        self._hit: Serve | None = None
 
     @property
     def validators(self) -> list[Field]:

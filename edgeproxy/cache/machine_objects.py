@@ -13,15 +13,19 @@ from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant_key
 from edgeproxy.cache.machine_rows import (
     AHEAD,
+    FIRST,
     KEY_SIZE,
     NUMBER,
     PIECE_KEY,
     Row,
     count_pieces,
+    find_number,
     key_digest,
     make_pieces,
     make_row,
     parse_row,
+    plain_number,
+    row_names,
     variant_digest,
 )
 from edgeproxy.cache.memory import VARIANTS
@@ -56,26 +60,28 @@ class Objects:
         row = txn.get(key_digest(key), db=self._index)
         if row is None:
             return None, False
-        names, rows = parse_row(bytes(row))
-        packed = dict(rows).get(variant_digest(variant_key(names, headers)))
+        row = bytes(row)
+        packed = plain_number(row)
+        if packed is None:
+            packed = find_number(row, variant_digest(variant_key(row_names(row), headers)))
         if packed is None:
             return None, True
-        (number,) = NUMBER.unpack(packed)
-        record = self._record(txn, number)
+        record = self._record(txn, packed)
         entry = None if record is None else decode(record, ahead, self._opener)
         if entry is None or entry.key != key:
-            return None, len(rows) > 1
-        self._asked[number % ASKED] = 1
+            return None, len(parse_row(row)[1]) > 1
+        self._asked[int.from_bytes(packed, "big") % ASKED] = 1
         return entry, False
 
-    def _record(self, txn: Any, number: int) -> bytes | memoryview | None:
-        """The record of a number, in place when it is one piece."""
-        value = txn.get(PIECE_KEY.pack(number, 0), db=self._objects)
+    def _record(self, txn: Any, packed: bytes) -> bytes | memoryview | None:
+        """The record of a packed number, in place when it is one piece."""
+        value = txn.get(packed + FIRST, db=self._objects)
         if value is None or len(value) < AHEAD:
             return None
         count = count_pieces(value)
         if count == 1:
             return value[AHEAD:]
+        (number,) = NUMBER.unpack(packed)
         keys = [PIECE_KEY.pack(number, piece) for piece in range(1, count)]
         return b"".join([value[AHEAD:], *[txn.get(key, b"", db=self._objects) for key in keys]])
 

@@ -43,6 +43,10 @@ def variant_digest(variant: bytes) -> bytes:
     return blake2b(variant, digest_size=_VARIANT).digest()
 
 
+_PLAIN = _NAMES.pack(0) + variant_digest(b"")  # how the row begins of what does not vary: it is the only one
+FIRST = b"\0\0"  # after a packed number: its first piece
+
+
 def make_row(names: tuple[bytes, ...], rows: list[Row]) -> bytes:
     """The value of a key in the index."""
     text = b"\n".join(names)
@@ -59,6 +63,26 @@ def parse_row(row: bytes) -> tuple[tuple[bytes, ...], list[Row]]:
         (row[place : place + _VARIANT], row[place + _VARIANT : place + _ROW])
         for place in range(at, len(row), _ROW)
     ]
+
+
+def plain_number(row: bytes) -> bytes | None:
+    """The packed number of what does not vary; None for other rows."""
+    return row[len(_PLAIN) : len(_PLAIN) + NUMBER.size] if row.startswith(_PLAIN) else None
+
+
+def row_names(row: bytes) -> tuple[bytes, ...]:
+    """The Vary names of a key. Raises struct.error for what is no row."""
+    (length,) = _NAMES.unpack_from(row)
+    return tuple(row[_NAMES.size : _NAMES.size + length].split(b"\n")) if length else ()
+
+
+def find_number(row: bytes, variant: bytes) -> bytes | None:
+    """The packed number of a variant by its digest. Raises struct.error for what is no row."""
+    (length,) = _NAMES.unpack_from(row)
+    for place in range(_NAMES.size + length, len(row), _ROW):
+        if row.startswith(variant, place):
+            return row[place + _VARIANT : place + _ROW]
+    return None
 
 
 def make_pieces(digest: bytes, record: bytes) -> list[bytes]:

@@ -97,7 +97,7 @@ class Response:
     """
 
     status: int
-    fields: tuple[Field, ...]
+    fields: Sequence[Field]
     body: bytes
     head: bytes
     names: frozenset[bytes]

@@ -5,13 +5,14 @@ from __future__ import annotations
 import struct
 from zlib import crc32
 
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.cache.codec import MAGIC, decode, encode
+from edgeproxy.cache.codec import MAGIC, HeadFields, decode, encode
 from edgeproxy.cache.entry import Entry
 from edgeproxy.http.wire import response
-from tests.helpers.requests import NOW
+from tests.helpers.requests import NOW, rule
 
 AHEAD = 7.25
 _TOKENS = st.text("abcXYZ019-", min_size=1, max_size=12).map(str.encode)
@@ -68,6 +69,18 @@ def test_a_record_is_read_in_place() -> None:
     assert again is not None
     assert known(again) == known(entry)
     assert isinstance(again.response.body, bytes)
+
+
+def test_a_plain_hit_reads_no_field_of_what_comes_from_below(monkeypatch: pytest.MonkeyPatch) -> None:
+    again = decode(encode(sample(), 0.0), 0.0)
+    assert again is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(HeadFields, "_read", lambda _: pytest.fail("a field was read"))
+        serve = again.hit(rule(), NOW)
+        assert serve.response.head.startswith(b"HTTP/1.1 200 OK\r\nETag:")
+        assert (b"etag" in serve.response.names, again.etag, again.last_modified) == (True, b'"a"', None)
+    assert list(serve.response.fields)[1] == serve.response.fields[1] == (b"X", b"")
+    assert serve.response.fields[-1:] == ((b"Content-Length", b"4"),)
 
 
 def test_times_hold_by_the_wall_clock_when_the_steady_one_starts_anew() -> None:
