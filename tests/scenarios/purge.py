@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
@@ -52,10 +53,15 @@ class Origin(asyncio.Protocol):
     """Answers with the version of the day, which is good for an hour."""
 
     version = 0
+    transports: ClassVar[set[asyncio.Transport]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self.transports.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transports.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         body = b"%08d" % Origin.version
@@ -79,7 +85,7 @@ class Client:
         return int(await self._reader.readexactly(8))
 
     def close(self) -> None:
-        self._writer.close()
+        self._writer.transport.abort()
 
 
 @dataclass
@@ -136,6 +142,7 @@ class Edge:
         )
         answer = await reader.read()
         writer.close()
+        await writer.wait_closed()
         return json.loads(answer.partition(b"\r\n\r\n")[2])
 
 
@@ -236,6 +243,9 @@ async def play(rounds: int, say: Callable[[str], object] = print) -> bool:
         say(f"by {next(iter(what)):<4} killed and started again: {'gone' if gone else 'IT IS BACK'}")
         kept &= gone
     server.close()
+    for transport in Origin.transports:
+        transport.abort()
+    await asyncio.sleep(0.01)  # they are closed
     return kept
 
 
