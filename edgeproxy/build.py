@@ -138,6 +138,8 @@ class Parts:
             for kind in ("idle", "early"):
                 column = self.slot.column("edgeproxy_rate_limit_table_evictions_total", kind=kind)
                 self.slot.values[column] = getattr(evicted, kind)
+            column = self.slot.column("edgeproxy_in_flight_overflows_total")
+            self.slot.values[column] = self.shared.in_flight.overflows()
         if self.machine is not None:
             self.machine.publish(self.slot)
             self.slot.values[self.slot.column("edgeproxy_cache_machine_hits_total")] = self.store.below_hits

@@ -115,6 +115,14 @@ class Pause:
     until: Wake | None = None
 
 
+@record
+class Late:
+    """So many seconds until it is a request's turn, by the word of that policy."""
+
+    seconds: float
+    policy: str
+
+
 class Context:
     """Per-request state. Built by the pipeline once per request, thrown away with it."""
 
@@ -122,11 +130,11 @@ class Context:
         "_request_id",
         "claims",
         "client",
-        "delay",
         "endings",
         "exposures",
         "keeper",
         "key_parts",
+        "late",
         "notes",
         "now",
         "origin",
@@ -160,7 +168,7 @@ class Context:
         # origin the client was at, and the cookie of each it may be told to stay with. Set by affinity
         self.keeper: tuple[str, Mapping[str, Edit]] | None = None
         self.origin_named = ""  # pool that a policy asks for, before the choice. Set by ab
-        self.delay = 0.0  # seconds until it is this request's turn. Set by rate_limit and fault
+        self.late: Late | None = None  # it has to wait. Set by rate_limit and fault
         self.pause: Pause | None = None  # how a refusal waits. Set with it by jwt, basic
         self.endings: tuple[Ending, ...] = ()  # what to do when it is over. Set by rate_limit
         self.reason = ""  # a closed set of words: why a policy answered. Set with the answer
@@ -179,6 +187,11 @@ class Context:
         if not isinstance(made, str):
             made = self._request_id = made()
         return made
+
+    def delay(self, seconds: float, policy: str) -> None:
+        """It has to wait so long, unless it has to wait longer already."""
+        if self.late is None or seconds > self.late.seconds:
+            self.late = Late(seconds, policy)
 
     def note(
         self,

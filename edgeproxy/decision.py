@@ -88,6 +88,7 @@ class Delay:
     refusal: Serve | None = None
     until: Wake | None = None
     step: int = 0
+    policy: str = ""  # that let it pass later
 
 
 Decision = Serve | ServeStale | Fetch | Delay

@@ -153,8 +153,8 @@ def decide(visit: Visit, ctx: Context, *, resumed: Delay | None = None) -> Decis
             refused = _asked(visit, ctx)
         if refused is not None:
             return refused
-        if ctx.delay:
-            return Delay(ctx.delay)
+        if ctx.late is not None:
+            return Delay(ctx.late.seconds, policy=ctx.late.policy)
     if ctx.rewritten is not None:
         visit = visit.onward(ctx.rewritten)
     named = ctx.origin_named

@@ -23,7 +23,7 @@ class WaitingRoom:
     def wait(self, visit: Visit, ctx: Context, delay: Delay, door: Door) -> None:
         """Go on when the delay is over. Only so many refusals wait; the others are given at once."""
         if delay.refusal is None:
-            visit.route.meters.delayed()
+            visit.route.meters.delayed(delay.policy)
             asyncio.get_running_loop().call_later(delay.seconds, self._go_on, visit, ctx, delay, door)
         elif self._held >= MOST_HELD:
             door.serve(delay.refusal)

@@ -40,7 +40,8 @@ def config(origin: ScriptedOrigin, limit: str, beside: str = "mode: enforce") ->
 
 def delayed(edge: Running) -> float:
     cells = edge.worker.shared.cells
-    return cells.total(cells.intern(encode_series("edgeproxy_rate_limit_delayed_total", route="all")))
+    series = encode_series("edgeproxy_policy_delays_total", route="all", policy="rate_limit")
+    return cells.total(cells.intern(series))
 
 
 async def test_every_answer_tells_what_is_left_hits_and_refusals_too(tmp_path: Path, door: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.observe.cells import encode_series
 from tests.helpers.edge import running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
 
@@ -201,3 +202,7 @@ async def test_a_drill_refuses_and_delays_hits_too(tmp_path: Path, door: str) ->
             assert (late.status, late.body) == (200, b"ok")
             assert (await edge.ask("/a")).status == 200
         assert len(origin.heads) == 1
+        cells = edge.worker.shared.cells
+        for policy, times in (("fault", 2), ("rate_limit", 0)):
+            series = encode_series("edgeproxy_policy_delays_total", route="drill", policy=policy)
+            assert cells.total(cells.intern(series)) == times

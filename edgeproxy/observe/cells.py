@@ -175,12 +175,6 @@ class Gauge:
     def set(self, value: float) -> None:
         self._values[self._column] = value
 
-    def inc(self, amount: float = 1.0) -> None:
-        self._values[self._column] += amount
-
-    def dec(self, amount: float = 1.0) -> None:
-        self._values[self._column] -= amount
-
 
 class Histogram:
     """How often a value fell into each bucket, and the sum; buckets are cumulated at scrape."""

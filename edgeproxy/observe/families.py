@@ -79,6 +79,9 @@ FAMILIES: dict[str, Family] = {
         "decision",
         "reason",
     ),
+    "edgeproxy_policy_delays_total": _counter(
+        "Requests that a policy let pass, but only after a while.", "route", "policy"
+    ),
     "edgeproxy_policy_errors_total": _counter(
         "Exceptions inside a policy: whether the request was let pass (`allow`) or refused (`deny`).",
         "route",
@@ -198,7 +201,9 @@ FAMILIES: dict[str, Family] = {
     "edgeproxy_jwt_revocation_failures_total": _counter(
         "Changes of the list of revoked tokens that could not be read whole.", "provider"
     ),
-    "edgeproxy_rate_limit_delayed_total": _counter("Requests that waited for their turn.", "route"),
+    "edgeproxy_in_flight_overflows_total": _counter(
+        "Requests that no limit of requests in flight could count, since its table is full: it let them pass."
+    ),
     "edgeproxy_rate_limit_table_evictions_total": _counter(
         "Buckets that made room for others: `idle` ones, which were full again, and `early` ones, which "
         "forgot what was spent.",

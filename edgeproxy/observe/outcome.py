@@ -45,7 +45,7 @@ class RouteMeters:
     __slots__ = (
         "_buckets",
         "_codes",
-        "_delayed",
+        "_delays",
         "_failures",
         "_refusals",
         "_results",
@@ -72,7 +72,7 @@ class RouteMeters:
         self._sent = slot.column("edgeproxy_response_bytes_total", route=route)
         self._refusals: dict[tuple[str, str], Counter] = {}
         self._failures: dict[tuple[str, str], Counter] = {}
-        self._delayed: Counter | None = None
+        self._delays: dict[str, Counter] = {}
 
     def record(self, status: int, result: bytes, seconds: float, sent: int) -> None:
         """Count one answer. `status` 100-999, `result` one of `results`, `sent` bytes of body."""
@@ -95,11 +95,14 @@ class RouteMeters:
             )
         counter.inc()
 
-    def delayed(self) -> None:
-        """Count a request that a limit made wait."""
-        if self._delayed is None:
-            self._delayed = self._slot.counter("edgeproxy_rate_limit_delayed_total", route=self.route)
-        self._delayed.inc()
+    def delayed(self, policy: str) -> None:
+        """Count a request that a policy made wait."""
+        counter = self._delays.get(policy)
+        if counter is None:
+            counter = self._delays[policy] = self._slot.counter(
+                "edgeproxy_policy_delays_total", route=self.route, policy=policy
+            )
+        counter.inc()
 
     def failed(self, policy: str, *, passed: bool) -> None:
         """Count an exception inside a policy, which is a name of the configuration."""

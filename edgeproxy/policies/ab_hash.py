@@ -89,10 +89,3 @@ def as_index(text: str, count: int) -> int | None:
         return None
     index = int(text)
     return index if index < count else None
-
-
-def query_override(name: str, url: str, count: int) -> int | None:
-    """The variant that `?name=1` of a URL forces, or None."""
-    query = url.partition("?")[2].partition("#")[0]
-    value = query_value(name, query)
-    return None if value is None else as_index(value, count)

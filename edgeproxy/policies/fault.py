@@ -75,7 +75,7 @@ class Fault:
             detail = "This request was refused on purpose: a drill is under way."
             return problem(request, ctx, abort.status, "injected", detail)
         if late is not None and 100 * self._draw() < late.percent:
-            ctx.delay = max(ctx.delay, late.time)
+            ctx.delay(late.time, self.name)
         return None
 
     def _why(self) -> str:

@@ -64,7 +64,7 @@ class Guarded:
         """Ask, count, and undo."""
         kept: Any = (
             ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten,
-            ctx.exposures, ctx.delay, ctx.pause,
+            ctx.exposures, ctx.late, ctx.pause,
         )  # fmt: skip
         edits = len(ctx.to_origin), len(ctx.to_client)
         ctx.variants = dict(ctx.variants)
@@ -78,7 +78,7 @@ class Guarded:
             decision, reason = "shadow-error", type(error).__name__
         (
             ctx.key_parts, ctx.variants, ctx.reason, ctx.origin_named, ctx.rewritten,
-            ctx.exposures, ctx.delay, ctx.pause,
+            ctx.exposures, ctx.late, ctx.pause,
         ) = kept  # fmt: skip
         del ctx.to_origin[edits[0] :], ctx.to_client[edits[1] :]
         if ctx.notes is not None:

@@ -4,7 +4,8 @@ Rule 1: each process counts in a column of its own, so that what a dead one held
 Rule 2: a key lives in one set of 16 ways and one lock covers a set. A way whose counts are all zero is
 free. When a set has no free way the key is not counted: the request passes, and is told as overflow.
 
-A set: 16 key digests of 16 bytes | 16 times a 16-bit count per slot.
+A set: 16 key digests of 16 bytes | 16 times a 16-bit count per slot. Behind all sets: 64 bits of overflows
+per slot.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ class InFlightTable:
         self._slots = slots
         self._sets = -(-entries // _WAYS)
         self._set_bytes = _KEYS_BYTES + -(-_WAYS * slots * 2 // 8) * 8
-        self._segment = Segment(self._sets * self._set_bytes, locking=shared)
+        self._overflows = self._sets * self._set_bytes // 8  # first of their cells
+        self._segment = Segment((self._overflows + slots) * 8, locking=shared)
         self._counts = memoryview(self._segment.buffer).cast("H")
         self._lock, self._unlock = self._segment.lock, self._segment.unlock
 
@@ -38,6 +40,7 @@ class InFlightTable:
             if at < 0:
                 at = self._free(digest, index)
                 if at < 0:
+                    self._segment.cells[self._overflows + slot] += 1
                     return -1, True
             flying = sum(self._counts[at : at + self._slots])
             if flying >= most:
@@ -62,6 +65,10 @@ class InFlightTable:
         """How many are in flight. Takes no lock."""
         at = self._way(*self._place(key))
         return sum(self._counts[at : at + self._slots]) if at >= 0 else 0
+
+    def overflows(self) -> int:
+        """How often nobody could count, since the table was made, over all processes."""
+        return sum(self._segment.cells[self._overflows :])
 
     def forget(self, slot: int) -> None:
         """A process ended: nothing of it is in flight any more."""

@@ -182,8 +182,8 @@ def _let_through(ctx: Context, through: list[Passed]) -> None:
         ctx.to_client += passed.edits
         if passed.ending is not None:
             ctx.endings += (passed.ending,)
-        if ctx.notes is None and passed.wait > ctx.delay:
-            ctx.delay = passed.wait
+        if ctx.notes is None and passed.wait:
+            ctx.delay(passed.wait, RateLimiter.name)
 
 
 def _shown(text: str, request: Request, ctx: Context) -> str:

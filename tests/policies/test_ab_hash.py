@@ -20,10 +20,15 @@ from edgeproxy.policies.ab_hash import (
     fraction,
     fraction_from,
     in_namespace,
-    query_override,
+    query_value,
 )
 
 Cases = dict[str, list[Any]]
+
+
+def override(name: str, url: str, count: int) -> int | None:
+    value = query_value(name, url.partition("?")[2].partition("#")[0])
+    return None if value is None else as_index(value, count)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +40,7 @@ CHECKS: dict[str, tuple[int, Callable[[list[Any]], object]]] = {
     "hash": (15, lambda c: (fraction(c[0], c[1], c[2]), c[3])),
     "chooseVariation": (13, lambda c: (choose_variation(c[1], c[2]), c[3])),
     "inNamespace": (16, lambda c: (in_namespace(c[1], *c[2]), c[3])),
-    "getQueryStringOverride": (16, lambda c: (query_override(c[1], c[2], c[3]), c[4])),
+    "getQueryStringOverride": (16, lambda c: (override(c[1], c[2], c[3]), c[4])),
     "getEqualWeights": (6, lambda c: ([round(w, 8) for w in equal_weights(c[0])], c[1])),
     "getBucketRange": (
         13,

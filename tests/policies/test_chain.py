@@ -230,6 +230,14 @@ def test_evicted_buckets_are_counted_by_what_was_lost() -> None:
     assert table.evictions().idle == evicted[("idle",)]
 
 
+def test_requests_that_no_limit_could_count_are_counted() -> None:
+    made = parts("      - rate_limit: per_client\n")
+    for number in range(18):  # of one set, which has room for 16
+        made.shared.in_flight.enter((number.to_bytes(8, "big") + bytes(8), 0), 0, 1)
+    made.publish()
+    assert counts(made, "edgeproxy_in_flight_overflows_total") == {(): 2.0}
+
+
 def test_a_policy_without_a_guard_is_asked_directly() -> None:
     made = parts("      - ab: checkout\n      - {ab: checkout, mode: enforce}\n")
     assert [type(step).__name__ for step in made.edge.routes.find(request()).policies] == ["AbTest"] * 2

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 from pydantic import ValidationError
 
+from edgeproxy.context import Late
 from edgeproxy.policies.fault import Draw, Fault, FaultRule
 from tests.helpers.requests import context, request
 
@@ -43,15 +44,16 @@ def test_so_many_are_refused_and_so_many_wait(
 ) -> None:
     ctx = context()
     answer = fault(drawing(*numbers), **rule)(request(), ctx)
-    assert (None if answer is None else answer.status, ctx.delay) == (status, delay)
+    assert (None if answer is None else answer.status) == status
+    assert ctx.late == (Late(delay, "fault") if delay else None)
     assert ctx.reason == ("injected" if status else "")
 
 
 def test_who_has_to_wait_longer_already_waits_no_longer() -> None:
     ctx = context()
-    ctx.delay = 5.0
+    ctx.delay(5.0, "rate_limit")
     fault(drawing(0.0), delay=DELAY)(request(), ctx)
-    assert ctx.delay == 5.0
+    assert ctx.late == Late(5.0, "rate_limit")
 
 
 def test_an_explanation_is_neither_late_nor_refused() -> None:

@@ -56,6 +56,9 @@ def test_a_set_without_room_counts_nobody_more_and_lets_pass(table: InFlightTabl
     table.leave(key(3), 0)
     assert table.enter(key(99), 0, 1) == (0, True)
     assert [table.flying(key(number)) for number in (2, 3, 99)] == [1, 0, 1]
+    assert table.enter(key(100), 2, 1) == (-1, True)
+    table.forget(2)
+    assert table.overflows() == 2
 
 
 def test_it_is_one_count_for_all_processes() -> None:

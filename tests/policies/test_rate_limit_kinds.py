@@ -205,7 +205,7 @@ def test_a_request_waits_for_its_turn_instead_of_being_refused(bench: Bench) -> 
     for expected in (0, 0, 0, 429):
         ctx = known()
         assert status(policy, ask(), ctx) == expected
-        delays.append(ctx.delay)
+        delays.append(ctx.late.seconds if ctx.late is not None else 0.0)
     assert delays == [0.0, 0.1, 0.2, 0.0]
 
 
@@ -222,7 +222,8 @@ def test_so_many_may_wait_and_no_more(bench: Bench) -> None:
     ctx = known(NOW + 1.001, client="192.0.2.9")
     policy(ask(), known(NOW + 1.001, client="192.0.2.9"))
     assert status(policy, ask(), ctx) == 0, "those who waited have gone on"
-    assert ctx.delay > 0.9
+    assert ctx.late is not None
+    assert (ctx.late.seconds > 0.9, ctx.late.policy) == (True, "rate_limit")
 
 
 def test_who_finds_the_queue_full_has_spent_nothing(bench: Bench) -> None:
@@ -233,7 +234,7 @@ def test_who_finds_the_queue_full_has_spent_nothing(bench: Bench) -> None:
         policy(ask(), known(client="192.0.2.1"))
     ctx = known(NOW + 1.001, client="192.0.2.1")
     assert status(policy, ask(), ctx) == 0
-    assert ctx.delay == 0
+    assert ctx.late is None
 
 
 def test_so_many_at_once_over_all_workers(bench: Bench) -> None:
@@ -314,7 +315,7 @@ def test_explaining_tells_every_limit_and_spends_of_none(bench: Bench) -> None:
             *[f"rate_limits.{name}" for name in (*KINDS, "box")],
             "rate_limits.none where claim:plan == gold",
         ]
-        assert (ctx.endings, ctx.delay) == ((), 0)
+        assert (ctx.endings, ctx.late) == ((), None)
     assert status(policy, ask(), known()) == 0
 
 
