@@ -19,10 +19,11 @@ from edgeproxy.config import Config, GuardRule, PolicyStep, UseRule
 from edgeproxy.config import Route as RouteSection
 from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause
-from edgeproxy.errors import ConfigError
+from edgeproxy.errors import REQUEST_FAILURES, ConfigError
 from edgeproxy.feeds.credential_file import CredentialFeed
 from edgeproxy.feeds.passwords import check_later
 from edgeproxy.http.forwarding import UNTRUSTED_NAMES, TrustedProxies
+from edgeproxy.http.last_hop import LastHop
 from edgeproxy.http.wire import render_fields
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.outcome import RouteMeters
@@ -150,6 +151,7 @@ class RouteBuilder:
             policies.append(Keyed(device=rule.device, claims=rule.claims))
         if isinstance(section.origin, OriginRule) and section.origin.affinity is not None:
             policies.append(KeepOrigin(section.origin.affinity, choice.possible))
+        self._expect(meters, *policies)
         asserted = {name for policy in policies for name in getattr(policy, "asserted", ())}
         if self._config.geo.override is not None:  # also where nobody asks for a place
             asserted.add(self._config.geo.override.header.lower().encode())
@@ -252,16 +254,20 @@ class RouteBuilder:
             body_size=self._config.server.limits.body_size,
             forwarding=forwarding(self._config.edge.id),
             hidden_query=(),
-            meters=self._refused_meters,
+            meters=self._expect(RouteMeters(self._slot, "-", RESULTS), refuse),
         )
 
     def _policy_failed(self, route: Route, policy: Policy, error: Exception) -> None:
         route.meters.failed(policy.name, passed=policy.fails_open)
         logger.error("policy %s of route %s failed", policy.name, route.name, exc_info=error)
 
-    @property
-    def _refused_meters(self) -> RouteMeters:
-        return RouteMeters(self._slot, "-", RESULTS)
+    def _expect(self, meters: RouteMeters, *policies: Policy) -> RouteMeters:
+        """Tell the meters who may answer on their route, and for which reasons."""
+        meters.expect("door", REQUEST_FAILURES)
+        meters.expect(LastHop.name, LastHop.reasons)
+        for policy in policies:
+            meters.expect(policy.name, getattr(policy, "reasons", ()))
+        return meters
 
 
 def _must_locate(policies: list[Policy], *, elsewhere: bool) -> bool:

@@ -213,6 +213,9 @@ class Policy(Protocol):
     would answer it adds to `ctx.key_parts`. While `ctx.notes` is a list nothing may be spent.
     `name` is the word of the YAML; `fails_open` says what an exception inside it means.
 
+    `reasons` are the words that it sets `ctx.reason` to when it answers (`problem` does that); metrics count
+    any other word as `other`.
+
     A policy may also have `repeatable = True`: the same request from the same client is then not
     brought before it again. It tells `ctx.recorder`, when there is one, what else its doing rests on.
     """

@@ -24,11 +24,21 @@ class ConfigError(EdgeError):
     """The configuration is wrong; the message names file, line, path and the fix."""
 
 
+REQUEST_FAILURES = frozenset(
+    {
+        "bad-expectation", "bad-framing", "bad-host", "bad-method", "bad-proxy-header", "bad-request",
+        "bad-target", "bad-version", "body-too-large", "head-too-large", "internal", "timeout",
+        "too-many-connections", "too-many-fields", "url-too-long",
+    }
+)  # fmt: skip
+"""Why the door refuses a request: the words of RequestError."""
+
+
 class RequestError(EdgeError):
     """The client's request cannot be accepted: answered with `status`, then the connection closes.
 
-    `reason` is one bounded word for metrics and log (`bad-framing`, `head-too-large`); `detail`
-    a sentence for the person, free of reflected input.
+    `reason` is of REQUEST_FAILURES, for metrics and log; `detail` a sentence for the person, free of
+    reflected input.
     """
 
     def __init__(self, status: int, reason: str, detail: str) -> None:

@@ -57,6 +57,7 @@ class Refuse:
         self, name: str, status: int, kind: str, detail: str, fields: tuple[Field, ...] = ()
     ) -> None:
         self.name = name
+        self.reasons = (kind,)
         self._answer = (status, kind, detail, fields)
 
     def __call__(self, request: Request, ctx: Context, /) -> Response | None:

@@ -121,6 +121,7 @@ async def test_a_variant_that_redirects_counts_and_one_with_an_origin_goes_there
 
 
 async def test_a_reload_keeps_what_waits_to_be_written(tmp_path: Path) -> None:
+    written = tmp_path / "exposures.jsonl"
     async with ScriptedOrigin(echo) as origin:
         config = CONFIG.format(origin=origin.url, other=origin.url, folder=tmp_path)
         async with running(config, tmp_path, "native") as edge:
@@ -129,9 +130,9 @@ async def test_a_reload_keeps_what_waits_to_be_written(tmp_path: Path) -> None:
             edge.worker.shared.publish(config.replace("interval: 1h", "interval: 2h").encode())
             edge.worker.reload()
             async with asyncio.timeout(5):
-                while edge.worker.parts is before or not (tmp_path / "exposures.jsonl").exists():
+                while edge.worker.parts is before or not written.exists() or not written.read_text():
                     await asyncio.sleep(0.01)
-            assert len((tmp_path / "exposures.jsonl").read_text().splitlines()) == 1
+            assert len(written.read_text().splitlines()) == 1
             await edge.ask("/p", "X-User: u1")
             assert len(edge.worker.parts.sinks[0]) == 0, "the unit was counted before"
 

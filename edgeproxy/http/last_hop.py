@@ -28,6 +28,7 @@ class LastHop:
     """The last step of a route for such a request: what the final recipient answers."""
 
     name = "max-forwards"
+    reasons = ("last-hop",)
     fails_open = False
 
     def __init__(self, methods: Iterable[bytes]) -> None:

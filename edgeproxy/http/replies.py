@@ -25,8 +25,8 @@ def problem(
     detail: str,
     fields: Iterable[Field] = (),
 ) -> Response:
-    """A refusal with `status`. `kind` is a bounded word (`rate-limited`) which also becomes the reason in
-    metrics and log, `detail` a sentence of ours.
+    """A refusal with `status`. `kind` is one of the policy's `reasons`: it also becomes the reason in metrics
+    and log. `detail` is a sentence of ours.
 
     HTML when the client prefers it, else application/problem+json.
     """

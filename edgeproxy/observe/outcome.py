@@ -19,7 +19,7 @@ CODES = ("1xx", "2xx", "3xx", "4xx", "5xx", *map(str, _ALONE))
 # Seconds. Fine below 1 ms, where hits are; coarse where origins are.
 DURATION_BOUNDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0, 30.0)
 
-MAX_REFUSALS = 32  # (policy, reason) pairs per route, then `other`
+_OF_ALL = frozenset({"policy-failed"})  # why a request is refused whose policy raised
 MAX_REASONS = 64  # why the door refuses, then `other`
 MAX_SERVERS = 64  # servers per origin, then `other`
 MAX_CLASSES = 1024  # (server, status) pairs remembered
@@ -53,6 +53,7 @@ class RouteMeters:
         "_slot",
         "_sum",
         "_values",
+        "_words",
         "route",
     )
 
@@ -73,6 +74,7 @@ class RouteMeters:
         self._refusals: dict[tuple[str, str], Counter] = {}
         self._failures: dict[tuple[str, str], Counter] = {}
         self._delays: dict[str, Counter] = {}
+        self._words: dict[str, set[str]] = {}
 
     def record(self, status: int, result: bytes, seconds: float, sent: int) -> None:
         """Count one answer. `status` 100-999, `result` one of `results`, `sent` bytes of body."""
@@ -83,15 +85,17 @@ class RouteMeters:
         values[self._sum] += seconds
         values[self._sent] += sent
 
+    def expect(self, policy: str, reasons: Iterable[str]) -> None:
+        """`policy` answers for these reasons; whatever else it says is counted as `other`."""
+        self._words.setdefault(policy, {*_OF_ALL}).update(reasons)
+
     def refused(self, policy: str, reason: str) -> None:
         """Count an answer that a policy gave. Called beside `record`."""
+        reason = self._expected(policy, reason)
         counter = self._refusals.get((policy, reason))
         if counter is None:
-            if len(self._refusals) >= MAX_REFUSALS and policy != OTHER:
-                self.refused(OTHER, OTHER)
-                return
             counter = self._refusals[policy, reason] = self._slot.counter(
-                "edgeproxy_policy_refusals_total", route=self.route, policy=policy, reason=reason or "-"
+                "edgeproxy_policy_refusals_total", route=self.route, policy=policy, reason=reason
             )
         counter.inc()
 
@@ -116,17 +120,18 @@ class RouteMeters:
 
     def decided(self, policy: str, decision: str, reason: str) -> None:
         """Count what a policy in shadow mode would have done."""
+        reason = self._expected(policy, reason) if decision == "shadow-refuse" else "-"
         word = f"{decision}/{reason}"
         counter = self._refusals.get((policy, word))
         if counter is None:
-            if len(self._refusals) >= MAX_REFUSALS and policy != OTHER:
-                self.decided(OTHER, decision, OTHER)
-                return
             counter = self._refusals[policy, word] = self._slot.counter(
                 "edgeproxy_policy_shadow_total",
                 route=self.route, policy=policy, decision=decision.removeprefix("shadow-"), reason=reason,
             )  # fmt: skip
         counter.inc()
+
+    def _expected(self, policy: str, reason: str) -> str:
+        return reason if reason in self._words.get(policy, _OF_ALL) else OTHER
 
 
 class DoorMeters:

@@ -24,6 +24,7 @@ class AbTest:
     """The policy: one or several experiments. `new_id` makes the random unit of a new visitor."""
 
     name = "ab"
+    reasons = ("redirected",)
     fails_open = False  # without its key part an answer could reach the wrong variant
 
     def __init__(
@@ -68,7 +69,7 @@ class AbTest:
             location = arm.target.location(request, "")
             if location is None:  # there already
                 return None
-            ctx.reason = "redirect"
+            ctx.reason = "redirected"
             return redirect(302 if request.method in (b"GET", b"HEAD") else 307, location)
         if arm.rewrite is not None:
             rewritten = arm.rewrite(ctx.rewritten or request)

@@ -100,6 +100,7 @@ class ApiKeyAuth:
     """The policy of one route."""
 
     name = "api_key"
+    reasons = ("key-missing", "invalid-key", "insufficient-scope")
     fails_open = False
     repeatable = True
 

@@ -111,6 +111,10 @@ class BasicAuth:
     """The policy of one route."""
 
     name = "basic"
+    reasons = (
+        "password-missing", "invalid-password", "insufficient-scope", "password-unchecked",
+        "too-many-passwords",
+    )  # fmt: skip
     fails_open = False
     repeatable = True
 

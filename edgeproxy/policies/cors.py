@@ -66,6 +66,7 @@ class Cors:
     """The policy."""
 
     name = "cors"
+    reasons = ("preflight", "cors-refused")
     fails_open = False
     repeatable = True
 

@@ -58,6 +58,7 @@ class Fault:
     """The policy. A drill that breaks must not break more than it was asked to."""
 
     name = "fault"
+    reasons = ("injected",)
     fails_open = True
 
     def __init__(self, rule: FaultRule, draw: Draw = random.random) -> None:

@@ -38,6 +38,7 @@ class Geo:
     """The policy. Looks the client up, then refuses, redirects, or carries on."""
 
     name = "geo"
+    reasons = ("geo-denied", "redirected")
     repeatable = True
 
     def __init__(
@@ -102,6 +103,7 @@ class Geo:
         if ctx.notes is not None:
             where = shown(ctx.place or NOWHERE)
             ctx.note(self.name, Verdict.ANSWER, f"{where} is redirected to {location.decode('ascii')}")
+        ctx.reason = "redirected"
         return redirect(302 if request.method in (b"GET", b"HEAD") else 307, location)
 
     def _work_out(self, place: Place) -> _Outcome:

@@ -44,6 +44,7 @@ class Guarded:
         self.condition = condition
         self.fails_open = policy.fails_open if on_error is None else on_error == "allow"
         self.asserted: tuple[bytes, ...] = tuple(getattr(policy, "asserted", ()))
+        self.reasons: tuple[str, ...] = tuple(getattr(policy, "reasons", ()))
         self.hidden_query: tuple[bytes, ...] = tuple(getattr(policy, "hidden_query", ()))
         settled = condition is None or condition.kinds.isdisjoint(_RECALLED)
         self.repeatable: bool = bool(getattr(policy, "repeatable", False)) and settled and not shadow

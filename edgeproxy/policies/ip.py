@@ -61,6 +61,7 @@ class IpList:
     """The policy."""
 
     name = "ip"
+    reasons = ("ip-denied", "ip-not-allowed")
     fails_open = False
     repeatable = True
 

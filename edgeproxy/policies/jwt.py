@@ -35,6 +35,7 @@ class JwtAuth:
     """The policy of one route. `hidden_query` names what must never go on in a URL or into a key."""
 
     name = "jwt"
+    reasons = tuple([reason.value for reason in Reason])
     fails_open = False
     repeatable = True
 

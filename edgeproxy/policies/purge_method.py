@@ -51,6 +51,7 @@ class PurgeByMethod:
     """The only step of the route of PURGE. It always answers."""
 
     name = "purge"
+    reasons = ("purged", "method-not-allowed", "bad-purge-token")
     fails_open = False
 
     def __init__(self, networks: Iterable[Network], token: str, append: Append) -> None:
@@ -75,6 +76,7 @@ class PurgeByMethod:
         if ctx.notes is None:
             document["position"] = self._append(location, soft)
         ctx.note(self.name, Verdict.ANSWER, "the URL is purged")
+        ctx.reason = "purged"
         body = json.dumps(document, ensure_ascii=False).encode() + b"\n"
         return response(200, [(b"Content-Type", b"application/json"), NO_STORE], body)
 

@@ -16,6 +16,7 @@ from edgeproxy.policies.bucket_table import SECOND, BucketKey, BucketTable
 from edgeproxy.policies.condition_facts import Fact
 from edgeproxy.policies.in_flight_table import InFlightTable
 from edgeproxy.policies.rate_limit_gate import (
+    WHY,
     BucketGate,
     FlightGate,
     Gate,
@@ -66,6 +67,7 @@ class RateLimiter:
     process is number `slot`."""
 
     name = "rate_limit"
+    reasons = (*WHY, "identity-missing")
     asserted: tuple[bytes, ...] = ()
 
     def __init__(

@@ -172,7 +172,7 @@ class BucketGate:
 
     def _held(self, reason: str, plan: _Plan, left: int, wait: int, rule: str) -> Held:
         after = max(1, whole_seconds(wait))
-        return Held(reason, _WHY[reason], after, plan.told.fields(left, after), rule)
+        return Held(reason, WHY[reason], after, plan.told.fields(left, after), rule)
 
     def _why(self, plan: _Plan, remaining: int, wait: int) -> str:
         if plan.window:
@@ -221,12 +221,12 @@ class FlightGate:
         boxed = self._box.left(key, now) if self._box is not None else 0
         if boxed:
             after = whole_seconds(boxed)
-            return Held("penalty-box", _WHY["penalty-box"], after, told.fields(0, None), rule)
+            return Held("penalty-box", WHY["penalty-box"], after, told.fields(0, None), rule)
         flying, entered = self._look(key, most) if look else self._flights.enter(key, self._slot, most)
         if not entered:
             if self._box is not None and not look:
                 self._box.strike(key, now)
-            return Held("too-many-in-flight", _WHY["too-many-in-flight"], 1, told.fields(0, None), rule)
+            return Held("too-many-in-flight", WHY["too-many-in-flight"], 1, told.fields(0, None), rule)
         left = most - max(flying, 0) - 1
         leave = partial(self._flights.leave, key, self._slot) if flying >= 0 and not look else None
         why = f"{left} more may be under way ({most} at once)"
@@ -241,7 +241,7 @@ class FlightGate:
         return flying, flying < most
 
 
-_WHY = {
+WHY = {
     "quota-exceeded": "is used up",
     "penalty-box": "was overrun too often",
     "queue-full": "is used up, and too many wait already",

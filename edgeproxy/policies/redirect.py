@@ -53,6 +53,7 @@ class Redirect:
     """The policy."""
 
     name = "redirect"
+    reasons = ("redirected",)
     fails_open = True
     repeatable = True
 

@@ -61,6 +61,7 @@ class Respond:
     """The policy: answers every request it is asked about; limit it with `when`."""
 
     name = "respond"
+    reasons = ("configured", "method-not-allowed")
     fails_open = False
 
     def __init__(self, rule: RespondRule) -> None:
@@ -104,6 +105,7 @@ class Maintenance:
     """The policy."""
 
     name = "maintenance"
+    reasons = ("maintenance",)
     fails_open = False
 
     def __init__(self, rule: MaintenanceRule) -> None:

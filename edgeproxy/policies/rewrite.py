@@ -72,6 +72,7 @@ class Rewrite:
     """The policy."""
 
     name = "rewrite"
+    reasons = ("bad-rewrite",)
     fails_open = False
     repeatable = True
 

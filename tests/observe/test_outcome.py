@@ -13,7 +13,6 @@ from edgeproxy.observe.metrics import render
 from edgeproxy.observe.outcome import (
     CODES,
     MAX_REASONS,
-    MAX_REFUSALS,
     MAX_SERVERS,
     DoorMeters,
     OriginMeters,
@@ -60,12 +59,14 @@ def test_an_answer_is_counted_by_code_result_duration_and_bytes():
 def test_a_refusal_is_counted_by_policy_and_reason():
     slot = Cells(1).slot(0)
     meters = RouteMeters(slot, "api", RESULTS)
-    for _ in range(2):
-        meters.refused("jwt", "expired")
-    meters.refused("geo", "")
+    meters.expect("jwt", ["expired"])
+    meters.expect("jwt", ["scope"])
+    for reason in ("expired", "expired", "scope", "policy-failed"):
+        meters.refused("jwt", reason)
     assert happened(slot) == {
         ("policy_refusals_total", "jwt", "expired", "api"): 2,
-        ("policy_refusals_total", "geo", "-", "api"): 1,
+        ("policy_refusals_total", "jwt", "scope", "api"): 1,
+        ("policy_refusals_total", "jwt", "policy-failed", "api"): 1,
     }
 
 
@@ -80,14 +81,23 @@ def test_a_failure_is_counted_by_policy_and_what_it_meant():
     }
 
 
-def test_more_reasons_than_a_route_can_have_become_other():
+def test_what_a_policy_did_not_say_it_would_say_is_other():
     slot = Cells(1).slot(0)
     meters = RouteMeters(slot, "api", RESULTS)
-    for number in range(MAX_REFUSALS + 50):
+    meters.expect("custom", ["closed"])
+    for number in range(100):
         meters.refused("custom", f"reason-{number}")
-    seen = happened(slot)
-    assert len(seen) == MAX_REFUSALS + 1
-    assert seen["policy_refusals_total", "other", "other", "api"] == 50
+        meters.decided("custom", "shadow-refuse", f"reason-{number}")
+        meters.decided("custom", "shadow-error", f"Error{number}")
+    meters.decided("custom", "shadow-refuse", "closed")
+    meters.decided("custom", "shadow-allow", "-")
+    assert happened(slot) == {
+        ("policy_refusals_total", "custom", "other", "api"): 100,
+        ("policy_shadow_total", "refuse", "custom", "other", "api"): 100,
+        ("policy_shadow_total", "error", "custom", "-", "api"): 100,
+        ("policy_shadow_total", "refuse", "custom", "closed", "api"): 1,
+        ("policy_shadow_total", "allow", "custom", "-", "api"): 1,
+    }
 
 
 def test_an_origin_is_counted_by_server_result_and_error():

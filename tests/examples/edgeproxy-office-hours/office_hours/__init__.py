@@ -39,6 +39,7 @@ class OfficeHours:
 
     Config = Hours  # what `with` is read as; without it, `with` becomes keyword arguments
     name = "office_hours"  # the word in metrics, log and explain
+    reasons = ("closed",)  # why it answers, in metrics
     fails_open = True  # what an exception in here means, unless the route says `on_error`
     asserted = (b"x-open-until",)  # clients' copies of these fields never reach the origin
 
