@@ -12,6 +12,7 @@ from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve
 from edgeproxy.door import PAUSE_AT, Report, RequestBody
 from edgeproxy.errors import RequestError
+from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field, Pieces, Request, pieces_of
 from edgeproxy.http.wire import NO_CONTENT_LENGTH, apply_edits
 from edgeproxy.origin.request import wants_trailers
@@ -164,15 +165,14 @@ class AsgiExchange:
         self._put({"type": "http.response.body", "body": body}, len(body))
         self._finish()
 
-    def start(self, status: int, fields: list[Field], cache_status: bytes, length: int | None) -> None:
+    def start(self, head: AnswerHead) -> None:
         if self.gone:
             return
-        self.started, self.status = True, status
-        fields = [*fields, (b"Cache-Status", cache_status), *self.visit.edge.signature, *self._closing]
+        self.started, self.status = True, head.status
+        fields = [*head.fields, *self._closing]
         if self.ctx.to_client:
             fields = apply_edits(fields, self.ctx.to_client)
-        if status == 205:
-            length = 0
+        length, status = head.length, head.status
         if length is not None and status not in NO_CONTENT_LENGTH:  # servers hold us to it
             fields = [*fields, (b"content-length", b"%d" % length)]
         bodiless = self.request.method == b"HEAD" or status in NO_CONTENT_LENGTH

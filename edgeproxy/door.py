@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.decision import Cause, Serve
+from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
 from edgeproxy.record import record
 
@@ -57,9 +58,7 @@ class Door(Protocol):
     """One client waiting for one answer.
 
     `start`, any number of `write`, then `end`; or `serve` alone; or `abort` at any time. Framing
-    belongs to the door: `fields` hold neither Content-Length nor Transfer-Encoding; a `length` of
-    None is unknown. Cache-Status and the edge's signature are added behind them, then the edits of
-    the context are applied.
+    belongs to the door, which also applies the edits of the context.
     """
 
     writable: bool  # False: stop writing until `on_drain` is called
@@ -77,7 +76,7 @@ class Door(Protocol):
 
     def interim(self, status: int, fields: list[Field]) -> None: ...
     def serve(self, serve: Serve) -> None: ...
-    def start(self, status: int, fields: list[Field], cache_status: bytes, length: int | None) -> None: ...
+    def start(self, head: AnswerHead) -> None: ...
     def flush(self) -> None:
         """What was started goes out now: nothing more is at hand for the moment."""
         ...

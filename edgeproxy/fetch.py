@@ -32,7 +32,7 @@ from edgeproxy.context import Clock
 from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import SAFE, Field, Request
-from edgeproxy.job import Job, refuse, relay, serve
+from edgeproxy.job import Job, Relayed, refuse, relay, relay_head, serve
 from edgeproxy.large_files import LargeFiles
 from edgeproxy.mirror import Mirror
 from edgeproxy.observe.outcome import OriginMeters
@@ -226,6 +226,10 @@ class Fetcher:
     def answered(self, trip: Trip, now: float) -> None:
         """The final head is here: only now is it known whose answer this is."""
         job = trip.job
+        seen = trip.headers.made
+        if isinstance(seen, Relayed) and seen.suits(job) and trip not in self._leaders:
+            relay_head(trip, seen.head)
+            return
         request, rule = job.visit.request, job.visit.route.rule
         if request.method not in SAFE:
             invalidate(trip)

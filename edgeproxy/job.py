@@ -5,20 +5,23 @@ from __future__ import annotations
 from typing import Protocol
 
 from edgeproxy.cache.entry import Entry
-from edgeproxy.cache.rule import CacheRule
+from edgeproxy.cache.rfc9111 import BY_ANSWER
 from edgeproxy.cache.settle import cache_status, x_cache
 from edgeproxy.compress import PressedDoor
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Fetch, Serve
 from edgeproxy.door import Door
 from edgeproxy.errors import OriginError
+from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
 from edgeproxy.http.replies import problem
 from edgeproxy.origin.request import response_fields
 from edgeproxy.pipeline import Visit
 from edgeproxy.record import record
+from edgeproxy.routes import Route
 from edgeproxy.trip import Trip
 
+SAID_BY_ANSWER = BY_ANSWER | {""}
 NOTHING: frozenset[bytes] = frozenset()
 CONSUMED = frozenset({b"surrogate-control"})  # said to caches like us, not to clients
 SENTENCES = {
@@ -71,6 +74,28 @@ class Job:
         return self.door is not None and not self.door.gone
 
 
+@record
+class Relayed:
+    """How an answer to a plain request is relayed whenever it has this head: it says itself that it is for
+    nobody else."""
+
+    route: Route
+    cause: Cause
+    keyed: bool
+    head: AnswerHead
+
+    def suits(self, job: Job) -> bool:
+        """Does the same hold for this job?"""
+        fetch = job.fetch
+        return (
+            job.visit.plain
+            and job.visit.route is self.route
+            and fetch.cause is self.cause
+            and (fetch.key is not None) is self.keyed
+            and fetch.entry is None
+        )
+
+
 def serve(job: Job, answer: Serve) -> None:
     """Give the client a complete answer."""
     door = job.door
@@ -103,28 +128,40 @@ def refuse(job: Job, error: OriginError) -> None:
 def relay(trip: Trip, reason: str) -> None:
     """Pass the answer on to the one client that asked, nothing kept; `reason` is told in Cache-Status."""
     job = trip.job
-    door = job.door
+    cause = job.fetch.cause
+    fields = client_fields(trip, cache_status(job.visit.edge.ident, cause, trip.status, detail=reason))
+    cookie = trip.affinity()
+    if cookie is not None:  # only here: what is stored or shared belongs to no client
+        fields.append(cookie)
+    head = AnswerHead(trip.status, fields, trip.length)
+    visit = job.visit
+    if visit.plain and reason in SAID_BY_ANSWER and visit.route.compression is None and cookie is None:
+        trip.headers.made = Relayed(visit.route, cause, job.fetch.key is not None, head)
+    relay_head(trip, head)
+
+
+def relay_head(trip: Trip, head: AnswerHead) -> None:
+    """Begin to pass the answer on to the one client that asked."""
+    door = trip.job.door
     if door is None or door.gone:
         trip.abandon()
         return
-    cause = job.fetch.cause
-    door.report.cause = cause
-    status = cache_status(job.visit.edge.ident, cause, trip.status, detail=reason)
-    fields = fields_for_client(trip, job.visit.route.rule, cause)
-    cookie = trip.affinity()
-    if cookie is not None:  # only here: what is stored or shared belongs to no client
-        fields = [*fields, cookie]
-    door.start(trip.status, fields, status, trip.length)
+    door.report.cause = trip.job.fetch.cause
+    door.start(head)
     if trip.press is None:
         trip.relay_to(door)
     else:
         trip.relay_to(door, PressedDoor(trip, door, trip.press))
 
 
-def fields_for_client(trip: Trip, rule: CacheRule | None, cause: Cause) -> list[Field]:
-    """The fields of an answer that goes to the client who asked for it."""
+def client_fields(trip: Trip, status: bytes) -> list[Field]:
+    """The fields of an answer for the client who asked for it; `status` is its Cache-Status."""
+    job, headers = trip.job, trip.headers
+    rule, edge = job.visit.route.rule, job.visit.edge
     hidden = CONSUMED if rule is None else rule.hidden
-    fields = response_fields(trip.headers, NOTHING if hidden.isdisjoint(trip.headers.index) else hidden)
+    fields = response_fields(headers, NOTHING if hidden.isdisjoint(headers.index) else hidden)
     if rule is not None and rule.x_cache:
-        fields.append((b"X-Cache", x_cache(cause, trip.status)))
+        fields.append((b"X-Cache", x_cache(job.fetch.cause, trip.status)))
+    fields.append((b"Cache-Status", status))
+    fields += edge.signature
     return fields

@@ -14,8 +14,9 @@ from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry, tells_all
 from edgeproxy.compress import PressedBody
 from edgeproxy.errors import OriginError
+from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
-from edgeproxy.job import Job, fields_for_client, serve
+from edgeproxy.job import Job, client_fields, serve
 from edgeproxy.large_files import LargeFiles
 from edgeproxy.peers import said_to_peers
 from edgeproxy.trip import Trip
@@ -118,16 +119,20 @@ class Recording:
         door.report.cause = job.fetch.cause
         # the one who asked gets all of it, the others what anybody may have
         if leads:
-            fields = fields_for_client(trip, self._rule, job.fetch.cause)
+            fields = client_fields(trip, status)
         else:
             fields = settled.shared_fields(self._fetcher.clock())
             if job.peer is not None:
                 lent = "" if self._body.spool is None else self._body.spool.lend()
                 fields += self._for_peers(lent)
-            elif self._rule.x_cache:
-                fields.append((b"X-Cache", b"MISS"))
-        door.start(trip.status, fields, status, trip.length)
+            else:
+                fields += self._for_followers(job, status)
+        door.start(AnswerHead(trip.status, fields, trip.length))
         self._body.read_by(door, filed=bool(lent))
+
+    def _for_followers(self, job: Job, status: bytes) -> list[Field]:
+        said = [(b"X-Cache", b"MISS")] if self._rule.x_cache else []
+        return [*said, (b"Cache-Status", status), *job.visit.edge.signature]
 
     def _for_peers(self, lent: str) -> list[Field]:
         """What another worker needs to decide as this one did, and the file that it may read along."""

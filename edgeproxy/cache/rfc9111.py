@@ -22,6 +22,7 @@ NEVER = frozenset(
     }
 )  # fmt: skip
 UNDERSTOOD = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 501})
+BY_ANSWER = frozenset({"status", "no-store", "private"})  # words for what the answer alone decides
 VARY_NAMES = 16  # a Vary of more names is not worth storing
 UNBOUNDED_VARY = frozenset({b"*", b"cookie", b"user-agent"})  # as many variants as clients (A64)
 

@@ -39,9 +39,10 @@ def index_fields(raw: list[Field]) -> dict[bytes, bytes]:
 class Headers:
     """The fields of one message. `get` is a dict look-up; forwarding iterates over `raw`."""
 
-    __slots__ = ("index", "raw")
+    __slots__ = ("index", "made", "raw")
 
     def __init__(self, raw: list[Field], index: dict[bytes, bytes] | None = None) -> None:
+        self.made: object = None  # of these fields, by whoever sees the same ones again and again
         self.raw = raw
         self.index = index_fields(raw) if index is None else index
 

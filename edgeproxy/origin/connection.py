@@ -65,7 +65,7 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
     chunks = True  # bodies of unknown length are handed over in chunks
 
     def __init__(self, owner: Owner, server: Server, timeouts: Timeouts, sweeper: Sweeper) -> None:
-        super().__init__()
+        super().__init__(server.heads)
         self.server = server
         self.reused = False
         self.closed = True  # until it is open

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from edgeproxy.errors import OriginError, origin_error
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.dial import Dialer
+from edgeproxy.origin.heads import Heads
 from edgeproxy.origin.servers import ServerUrl
 from edgeproxy.origin.settings import Origin
 from edgeproxy.origin.standing import Standing
@@ -22,7 +23,7 @@ from edgeproxy.origin.sweeper import NEVER, Sweeper
 class Server:
     """One server of an origin, as one worker knows it."""
 
-    __slots__ = ("dialer", "host", "idle", "in_flight", "index", "label", "open", "standing", "url")
+    __slots__ = ("dialer", "heads", "host", "idle", "in_flight", "index", "label", "open", "standing", "url")
 
     def __init__(
         self, index: int, url: ServerUrl, host: bytes | None, dialer: Dialer, standing: Standing
@@ -33,6 +34,7 @@ class Server:
         self.host = host  # the Host field it is asked with; None: the client's
         self.dialer = dialer
         self.idle: list[OriginConnection] = []  # last in, first out: the rest may time out
+        self.heads = Heads()
         self.in_flight = 0
         self.open = 0  # connections, those being opened among them
         self.standing = standing

@@ -4,7 +4,7 @@ Rule 1: what llhttp lets pass but RFC 9112 does not is refused here (reliability
 Rule 2: nothing after a response may be read as the next one: leftovers make it `unclean`.
 
 llhttp only frames heads and chunks. The rest of a counted or EOF-delimited body goes to the sink as
-it was read from the socket, without another copy.
+it was read from the socket, without another copy. A head that is known by its bytes is not parsed again.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import httptools
 from edgeproxy.errors import OriginError, origin_error
 from edgeproxy.http.framing import persists
 from edgeproxy.http.message import Field, Headers, index_fields
+from edgeproxy.origin.heads import Head, Heads
 
 MAX_HEAD = 64 * 1024  # bytes of a head, or of a trailer section
 MAX_FIELDS = 256
@@ -26,6 +27,7 @@ MAX_INTERIM = 10  # 1xx responses before the final one
 
 _TIMEOUT = re.compile(rb"(?:^|,)\s*timeout\s*=\s*([0-9]{1,9})\b", re.IGNORECASE)
 _MARGIN = 0.8  # of the time that an origin says it keeps idle connections
+_EMPTY_LINE = b"\r\n\r\n"
 _UNTIL_EOF = -1
 _FRAMED = 0  # llhttp sees every byte
 _NO_TRAILERS: list[Field] = []
@@ -78,10 +80,13 @@ class ResponseReader:
     """
 
     __slots__ = (
+        "_begins",
         "_body",
         "_chunked",
         "_fields",
+        "_final",
         "_for_head",
+        "_heads",
         "_interims",
         "_left",
         "_length",
@@ -97,7 +102,9 @@ class ResponseReader:
         "unclean",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, heads: Heads | None = None) -> None:
+        """`heads` are those that the same server is known to send."""
+        self._heads = heads or Heads()
         self._sink: ResponseSink | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._spent = False  # the parser waits for bytes that will not come: replace it
@@ -110,6 +117,7 @@ class ResponseReader:
             self._parser = httptools.HttpResponseParser(self)
             self._spent = False
         self._for_head = for_head
+        self._begins = not for_head  # no byte of it has come; how a head ends depends on the method
         self.in_head = True
         self.complete = self.unclean = self.keep = False
         self._chunked = False
@@ -137,6 +145,14 @@ class ResponseReader:
         if self._left:
             self._pass_on(data)
             return
+        end = 0
+        if self._begins:
+            self._begins = False
+            end = data.find(_EMPTY_LINE) + len(_EMPTY_LINE)
+            head = self._heads.find(data[:end])
+            if head is not None:
+                self._recognise(head, data, end)
+                return
         self._body = None
         self._unread += len(data)
         try:
@@ -170,6 +186,35 @@ class ResponseReader:
             raise origin_error("http_response_header_section_size", "the trailer section has no end")
         elif self._sink is not None:
             self._sink.on_wait()
+        if end >= len(_EMPTY_LINE) and not (self.in_head or self._chunked or self.unclean):
+            self._learn(data, end)
+
+    def _recognise(self, head: Head, data: bytes, end: int) -> None:
+        """The head is one that we read before; what follows `end` is of its body."""
+        self.in_head = False
+        self.keep = head.keep
+        if head.patience != math.inf:
+            self.patience = head.patience
+        if self._sink is not None:
+            self._sink.on_head(head.status, head.headers, head.length)
+        if not head.body:
+            self.complete = True
+            self.unclean = len(data) > end
+            return
+        self._left = head.body
+        if len(data) > end:
+            self._pass_on(data[end:])
+        elif self._sink is not None:
+            self._sink.on_wait()
+
+    def _learn(self, data: bytes, end: int) -> None:
+        """Keep a head that came whole in one read, unless it ended elsewhere than it seems."""
+        status, headers, length = self._final
+        body = 0 if status == 204 or status == 304 else length
+        if self._interims or body is None or len(self._body or b"") != min(body, len(data) - end):
+            return
+        patience = self.patience if b"keep-alive" in headers.index else math.inf
+        self._heads.learn(data[:end], Head(status, headers, length, body, self.keep, patience))
 
     def _switch(self, rest: bytes) -> None:
         if self.on_switch is None:
@@ -240,6 +285,7 @@ class ResponseReader:
         self.in_head = False
         self._unread = 0
         self._fields = []
+        self._final = (status, headers, length)
         if self._sink is not None:
             self._sink.on_head(status, headers, length)
 

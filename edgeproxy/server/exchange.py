@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve
 from edgeproxy.door import Report, RequestBody
+from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field, Request
 from edgeproxy.http.wire import JOIN_BELOW, STATUS_LINE, apply_edits, render_fields
 from edgeproxy.pipeline import Visit
@@ -105,41 +106,28 @@ class Exchange:
         self.on_drain = self.on_gone = None
         self._protocol.exchange_over(self)
 
-    def start(self, status: int, fields: list[Field], cache_status: bytes, length: int | None) -> None:
+    def start(self, head: AnswerHead) -> None:
         """The head of a streamed response; written with the first bytes of its body."""
         if self.gone:
             return
-        self.started, self.status = True, status
-        protocol = self._protocol
-        head = self._rendered(fields, cache_status)
-        date = (
-            b""
-            if b"\nDate: " in head or b"\ndate: " in head.lower()
-            else protocol.hall.date_line(self.ctx.wall)
-        )
-        bodiless = status == 204 or status == 304 or self.request.method == b"HEAD"
-        framing = b""
-        if status == 205:  # it has no content, whatever came (RFC 9110 §15.3.6)
-            length = 0
-        if length is not None and status != 204:
-            framing = b"Content-Length: %d\r\n" % length
-        elif not bodiless:
-            if self.http10:
-                self.keep_alive = False  # delimited by the end of the connection
-            else:
-                self._chunked = True
-                framing = b"Transfer-Encoding: chunked\r\n"
-        self._left = 0 if bodiless else length
-        self._head = b"%b%b%b%b%b\r\n" % (
-            STATUS_LINE[status], head, date, framing, protocol.closing_line(self),
-        )  # fmt: skip
-
-    def _rendered(self, fields: list[Field], cache_status: bytes) -> bytes:
-        edge = self.visit.edge
-        if self.ctx.to_client:
-            fields = [*fields, (b"Cache-Status", cache_status), *edge.signature]
-            return render_fields(apply_edits(fields, self.ctx.to_client))
-        return b"%bCache-Status: %b\r\n%b" % (render_fields(fields), cache_status, edge.signature_lines)
+        self.started = True
+        self.status = status = head.status
+        protocol, ctx = self._protocol, self.ctx
+        if ctx.to_client:
+            head = AnswerHead(status, apply_edits(head.fields, ctx.to_client), head.length)
+        lines = head.lines
+        if not head.dated:
+            lines += protocol.hall.date_line(ctx.wall)
+        if status == 204 or status == 304 or self.request.method == b"HEAD":
+            self._left = 0
+        elif head.length is not None:
+            self._left = head.length
+        elif self.http10:
+            self.keep_alive = False  # delimited by the end of the connection
+        else:
+            self._chunked = True
+            lines += b"Transfer-Encoding: chunked\r\n"
+        self._head = b"%b%b\r\n" % (lines, protocol.closing_line(self))
 
     def flush(self) -> None:
         """The body takes its time: the client need not wait for its head."""

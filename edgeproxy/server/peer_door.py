@@ -14,9 +14,9 @@ from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady, wall
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Fetch
+from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.framing import Framing
-from edgeproxy.http.message import Field, Request
-from edgeproxy.http.wire import render_fields
+from edgeproxy.http.message import Request
 from edgeproxy.job import Job
 from edgeproxy.peers import said_to_peers
 from edgeproxy.pipeline import Visit
@@ -30,23 +30,20 @@ class PeerExchange(Exchange):
 
     __slots__ = ()
 
-    def _rendered(self, fields: list[Field], cache_status: bytes) -> bytes:
-        return render_fields(fields)
-
     def hand(self, entry: Entry, now: float) -> None:
         """What is stored here, with its age and the purge position that it is of."""
         response = entry.response
         fields = [field for field in response.fields if field[0].lower() != b"content-length"]
         file = "" if entry.file is None else entry.file.name
         fields += [(b"Age", b"%d" % entry.age(now)), said_to_peers(entry.position, file)]
-        self.start(response.status, fields, b"", len(response.body))
+        self.start(AnswerHead(response.status, fields, len(response.body)))
         self.write(response.body)
         self.end()
 
     def alone(self) -> None:
         """There is nothing to share."""
         if not self.gone and not self.started:
-            self.start(404, [], b"", 0)
+            self.start(AnswerHead(404, [], 0))
             self.end()
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.cache.settle import cache_status
 from edgeproxy.clock import steady
 from edgeproxy.http.message import Field
+from edgeproxy.http.wire import apply_edits, render_fields
 
 if TYPE_CHECKING:
     from edgeproxy.server.exchange import Exchange
@@ -36,9 +37,10 @@ class ClientWire:
         exchange.started, exchange.status = True, 101
         exchange.on_drain = exchange.on_gone = None
         cause = exchange.report.cause
-        status = cache_status(exchange.visit.edge.ident, cause, 101)
+        edge = exchange.visit.edge
+        fields = [*fields, (b"Cache-Status", cache_status(edge.ident, cause, 101)), *edge.signature]
         transport: asyncio.Transport = ours.transport
-        transport.write(b"%b%b\r\n" % (SWITCHING, exchange._rendered(fields, status)))
+        transport.write(b"%b%b\r\n" % (SWITCHING, render_fields(apply_edits(fields, exchange.ctx.to_client))))
         transport.set_protocol(protocol)
         if ours.flow.write_paused:
             protocol.pause_writing()
