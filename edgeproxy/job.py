@@ -81,7 +81,6 @@ class Relayed:
 
     route: Route
     cause: Cause
-    keyed: bool
     head: AnswerHead
 
     def suits(self, job: Job) -> bool:
@@ -91,7 +90,6 @@ class Relayed:
             job.visit.plain
             and job.visit.route is self.route
             and fetch.cause is self.cause
-            and (fetch.key is not None) is self.keyed
             and fetch.entry is None
         )
 
@@ -136,7 +134,7 @@ def relay(trip: Trip, reason: str) -> None:
     head = AnswerHead(trip.status, fields, trip.length)
     visit = job.visit
     if visit.plain and reason in SAID_BY_ANSWER and visit.route.compression is None and cookie is None:
-        trip.headers.made = Relayed(visit.route, cause, job.fetch.key is not None, head)
+        trip.headers.made = Relayed(visit.route, cause, head)
     relay_head(trip, head)
 
 

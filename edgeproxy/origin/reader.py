@@ -227,7 +227,9 @@ class ResponseReader:
         if len(self._fields) > MAX_FIELDS:
             raise origin_error("http_response_header_section_size", "the trailer section has too many fields")
         if self._length and not self._for_head:
-            self.unclean = self._body is None or not data.endswith(self._body)
+            body = self._body or b""
+            # of a body of line ends alone nobody can tell whether more of them follow
+            self.unclean = not body.strip(b"\r\n") or not data.endswith(body)
         elif len(data) >= 4:
             self.unclean = not data.endswith(b"\r\n\r\n") or data.endswith(b"\r\n\r\n\r\n")
         else:  # the last bytes of the end came alone, perhaps with something behind them

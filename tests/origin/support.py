@@ -10,6 +10,7 @@ from typing import Any
 from edgeproxy.errors import OriginError
 from edgeproxy.http.message import Field, Headers
 from edgeproxy.origin.connection import OriginConnection
+from edgeproxy.origin.heads import Heads
 from edgeproxy.origin.reader import ResponseReader
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.settings import Origin
@@ -170,10 +171,10 @@ async def start(
 
 
 def read(
-    pieces: list[bytes], *, for_head: bool = False, at_eof: bool = False
+    pieces: list[bytes], *, for_head: bool = False, at_eof: bool = False, heads: Heads | None = None
 ) -> tuple[ResponseReader, Recorder, str]:
     """A reader fed with `pieces` until the response is complete, and what came of it."""
-    reader, sink = ResponseReader(), Recorder()
+    reader, sink = ResponseReader(heads), Recorder()
     reader.expect(for_head=for_head)
     reader._sink = sink
     for piece in pieces:

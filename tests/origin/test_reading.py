@@ -59,6 +59,9 @@ CHUNKED = H + b"Transfer-Encoding: chunked\r\n\r\n"
         # What follows a response belongs to nobody: used, but never kept (A16, A19, A26).
         pytest.param(GET, OK + b"x", b"ok", 2, False, id="a byte too many"),
         pytest.param(GET, OK + b"\r\n", b"ok", 2, False, id="a line end too many"),
+        pytest.param(
+            GET, H + b"Content-Length: 4\r\n\r\n" + b"\r\n" * 3, b"\r\n\r\n", 4, False, id="line ends alone"
+        ),
         pytest.param(GET, OK + OK, b"ok", 2, False, id="a response too many"),
         pytest.param(GET, OK + b"HTTP/1.1 2", b"ok", 2, False, id="part of a response too many"),
         pytest.param(GET, H + b"Content-Length: 0\r\n\r\n\r\n", b"", 0, False, id="empty and a line end"),
