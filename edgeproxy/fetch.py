@@ -96,21 +96,22 @@ class Fetcher:
 
     def start(self, job: Job) -> None:
         """Answer `job` through its door. Returns at once."""
-        key = job.fetch.key
-        if is_loop(job.visit.request.headers, job.visit.edge.ident):
-            refuse(job, origin_error("proxy_loop_detected", "this edge has seen the request before"))
-            return
-        if job.visit.route.websocket is not None:
-            self._tunnel(job, job.visit.route.websocket)
-            return
-        mirror = job.visit.route.mirror
+        key, visit = job.fetch.key, job.visit
+        if visit.sent is None:  # else it was asked before: it is no loop, and plain
+            if is_loop(visit.request.headers, visit.edge.ident):
+                refuse(job, origin_error("proxy_loop_detected", "this edge has seen the request before"))
+                return
+            if visit.route.websocket is not None:
+                self._tunnel(job, visit.route.websocket)
+                return
+        mirror = visit.route.mirror
         if mirror is not None:
             to, meters = self._upstreams[mirror.origin], self._meters[mirror.origin]
             self.mirror.copy(self, job, mirror, to, meters)
         if key is None or self.flights.must_pass(key, job.ctx.now):
             self._trip(job.passing if job.ranged else job).begin()
             return
-        rule = job.visit.route.rule
+        rule = visit.route.rule
         if rule is not None and rule.min_uses > 1 and job.fetch.entry is None:
             self.uses.count(key)
         if not self.join(key, job):

@@ -321,13 +321,10 @@ class Trip:
         elif self._target is not None:
             self._target.add(data)
 
-    def on_end(self, trailers: list[Field]) -> None:
-        self._finish(None, trailers)
-
     def on_error(self, error: OriginError) -> None:
         connection = self.connection
         if self.status:
-            self._finish(error)
+            self._broke_off(error)
         else:
             self._broke(error, reused=connection is not None and connection.reused)
 
@@ -366,26 +363,35 @@ class Trip:
         if self.connection is not None:
             self.connection.resume()
 
-    def _finish(self, error: OriginError | None, trailers: list[Field] = NO_FIELDS) -> None:
+    def on_end(self, trailers: list[Field]) -> None:
         self.over = True
         connection, self.connection = self.connection, None  # it is the pool's again
-        if error is not None:
-            self.meters.broke_off(error.error)
-        if connection is not None and (error is not None or connection.server.standing.truncated):
-            self.upstream.ended(connection.server, error)
-        door, target = self._door, self._target
-        if door is not None:
+        if connection is not None and connection.server.standing.truncated:
+            self.upstream.ended(connection.server, None)
+        door = self._door
+        if door is None:
+            if self._target is not None:
+                self._target.end()
+        else:
             door.on_drain = door.on_gone = None
-            if error is None and trailers and wants_trailers(self.job.visit.request):
-                door.end(trailer_fields(trailers, self.job.ctx.to_client))
-            elif error is None:
-                door.end()
-            else:
-                self.report.error = error.error
-                door.abort()
-        elif target is not None:
-            if error is not None:
-                self.report.error = error.error
-            target.end(broken=error is not None)
+            wanted = trailers and wants_trailers(self.job.visit.request)
+            door.end(trailer_fields(trailers, self.job.ctx.to_client) if wanted else NO_FIELDS)
+        if self.on_done is not None:
+            self.on_done(None)
+
+    def _broke_off(self, error: OriginError) -> None:
+        """The head came, but not all of the body."""
+        self.over = True
+        connection, self.connection = self.connection, None
+        self.meters.broke_off(error.error)
+        if connection is not None:
+            self.upstream.ended(connection.server, error)
+        if self._door is not None:
+            self._door.on_drain = self._door.on_gone = None
+            self.report.error = error.error
+            self._door.abort()
+        elif self._target is not None:
+            self.report.error = error.error
+            self._target.end(broken=True)
         if self.on_done is not None:
             self.on_done(error)

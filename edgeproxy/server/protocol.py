@@ -239,7 +239,9 @@ class EdgeProtocol(Ending):
             self.deadline = now + self.limits.keep_alive
             if self.waiting or self.flow.read_paused:
                 self._next()
-            self._rest()
+                self._rest()
+            else:
+                self.at_rest = not self.in_head and self.receiving is None
 
     # --- flow
 
