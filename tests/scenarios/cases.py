@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+
+from tests.scenarios.load import QUICK
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,29 @@ class Scenario:
     errors: float | None = None
     late: float | None = 0.0
     late_p99: float | None = None  # seconds, of the requests after `settled`
-    quick: bool = False  # errors after `settled` take QUICK at most, at the median
+    quick: bool = False  # errors after `settled` take `refusal` at most, at the median
+    refusal: float = QUICK  # seconds
     path: str = "/"
     distinct: int = 0  # so many different paths; 0 for a new one each time
     amplification: float | None = None  # requests to the origins per request of a client, over all of it
     breaker: int = 10
     recover: float = 6.0  # seconds at most until each healed server is asked again
+    warm: float = 0.5  # seconds of load that do not count: connections are opened
+    calm: float = 1.0  # seconds of load before the fault
+
+    def short(self) -> Scenario:
+        """The same in a few seconds, on a machine that nothing is known about: what takes how long is
+        printed and not judged."""
+        moving = self.fault == "move"  # it takes two looks at the name, and connections that end
+        return replace(
+            self,
+            seconds=2.5 if moving else 1.5,
+            settled=2.0 if moving else 1.0,
+            warm=0.3,
+            calm=0.5,
+            late_p99=None,
+            refusal=math.inf,
+        )
 
 
 SCENARIOS = [

@@ -20,8 +20,8 @@ SECONDS = 3.0
 SLOWER = 3.0  # times that others' median may grow: a thousand sockets cost the machine something too
 
 
-async def play_slow_readers(name: str, folder: Path) -> Row:
-    """Run the scenario and judge it."""
+async def play_slow_readers(folder: Path, count: int = READERS, seconds: float = SECONDS) -> Row:
+    """Run the scenario with so many readers, and judge it."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     origin = FaultyOrigin()
@@ -33,10 +33,10 @@ async def play_slow_readers(name: str, folder: Path) -> Row:
         asking = asyncio.create_task(load.run())
         await asyncio.sleep(1.0)
         calm, before = list(load.seen), edge.memory()
-        readers = [await _ask(edge) for _ in range(READERS)]
+        readers = [await _ask(edge) for _ in range(count)]
         began = await _stalled(edge, load)
         asked, first = origin.requests, len(load.seen)
-        await asyncio.sleep(SECONDS)
+        await asyncio.sleep(seconds)
         during, asked = load.seen[first:], origin.requests - asked
         grown = edge.memory() - before
         whole = await _read_all(readers[0])
@@ -49,7 +49,7 @@ async def play_slow_readers(name: str, folder: Path) -> Row:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
     origin.stop()
-    return _judge(name, calm, during, asked, grown, whole, recover, began)
+    return _judge(count, calm, during, asked, grown, whole, recover, began)
 
 
 async def _ask(edge: Edge) -> socket.socket:
@@ -86,7 +86,7 @@ async def _read_all(reader: socket.socket) -> int:
 
 
 def _judge(
-    name: str,
+    readers: int,
     calm: list[Seen],
     during: list[Seen],
     asked: int,
@@ -99,7 +99,7 @@ def _judge(
     times = [one.seconds for one in during]
     quiet = percentile([one.seconds for one in calm], 0.5)
     slower = percentile(times, 0.5) / quiet
-    each = grown / READERS
+    each = grown / readers
     checks = [
         (bool(failed), f"{len(failed)} errors of others"),
         (slower > SLOWER, f"others are {slower:.1f} times slower"),
@@ -107,9 +107,9 @@ def _judge(
         (whole < LARGE, f"one that reads on gets {whole} bytes"),
         (recover is None, "others get nothing when they leave"),
     ]
-    print(f"{'':<27}{each / 1024:.0f} KiB of the edge's memory per slow reader")
+    print(f"{'':<27}{each / 1024:.0f} KiB of the edge's memory per slow reader", flush=True)
     return Row(
-        name,
+        f"{readers:,} slow readers",
         len(during),
         len(failed),
         failed[-1].at - began if failed else 0.0,

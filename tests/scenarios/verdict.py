@@ -70,7 +70,7 @@ def _missed(scenario: Scenario, seen: Observed, failed: list[Seen]) -> list[str]
         ),
         (_more(len(late), scenario.late, len(settled)), f"{len(late)} errors after {scenario.settled} s"),
         (_more(late_p99, scenario.late_p99), f"p99 is {late_p99:.3f} s after {scenario.settled} s"),
-        (scenario.quick and refusal > QUICK, f"refusals take {refusal * 1000:.1f} ms"),
+        (scenario.quick and refusal > scenario.refusal, f"refusals take {refusal * 1000:.1f} ms"),
         (_more(again, scenario.amplification), f"origins were asked {again:.2f} times per request"),
         (seen.recover is None, f"not asked again within {scenario.recover} s"),
     ]
