@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from edgeproxy.cache.admission import Uses
@@ -12,7 +13,7 @@ from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry, tells_all
-from edgeproxy.compress import PressedBody
+from edgeproxy.compress import Brake, PressedBody
 from edgeproxy.errors import OriginError
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
@@ -36,7 +37,7 @@ class Recorder(Protocol):
 class Recording:
     """The answer of `trip`, read by the jobs of `flight`; None when nobody else knows of it."""
 
-    __slots__ = ("_body", "_fetcher", "_flight", "_rule", "_settled", "_trip")
+    __slots__ = ("_body", "_brake", "_fetcher", "_flight", "_rule", "_settled", "_trip")
 
     def __init__(
         self, fetcher: Recorder, trip: Trip, rule: CacheRule, settled: Store, flight: Flight[Job]
@@ -49,8 +50,13 @@ class Recording:
         self._flight = flight
         self._rule = rule
         job = trip.job
+        self._brake = Brake(connection.pause, connection.resume)
         self._body = Body(
-            settled.object_size, connection.pause, connection.resume, self._deserted, self._outgrown
+            settled.object_size,
+            partial(self._brake.hold, "readers"),
+            partial(self._brake.release, "readers"),
+            self._deserted,
+            self._outgrown,
         )
         if rule.min_uses > 1 and job.fetch.entry is None:
             self._body.kept = fetcher.uses.reaches(settled.key, rule.min_uses)
@@ -89,7 +95,12 @@ class Recording:
         for job in flight.jobs:
             self.share(job)
         trip.on_done = self._done
-        trip.flow_to(self._body if trip.press is None else PressedBody(self._body, trip.press))
+        if trip.press is None:
+            trip.flow_to(self._body)
+            return
+        pressed = PressedBody(self._body, trip.press, self._brake, self._done)
+        trip.on_done = pressed.over
+        trip.flow_to(pressed)
 
     def share(self, job: Job) -> None:
         """Let one client read the body that is being recorded, or send it off alone (A69)."""

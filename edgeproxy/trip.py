@@ -348,12 +348,12 @@ class Trip:
 
     def relay_to(self, door: Door, through: Target | None = None) -> None:
         """The body is for this door alone: the origin waits while the client is slow. `through` changes it on
-        the way."""
+        the way, and sees to that itself."""
         if through is None:
             self._door = door
+            door.on_drain = self._resume
         else:
             self._target = through
-        door.on_drain = self._resume
 
     def flow_to(self, target: Target) -> None:
         """The body is recorded, or read by several doors."""

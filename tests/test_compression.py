@@ -14,6 +14,11 @@ import brotli
 import pytest
 import zstandard
 
+from edgeproxy.cache.body import Body
+from edgeproxy.compress import SLICE, Brake, Press, PressedBody
+from edgeproxy.http.coders import CODERS
+from edgeproxy.observe.cells import Cells
+from edgeproxy.observe.compression import CodingMeters
 from edgeproxy.observe.metrics import render
 from tests.helpers.edge import PATIENCE, Answer, Running, running
 from tests.helpers.scripted_origin import Peer, Script, ScriptedOrigin, always
@@ -301,6 +306,73 @@ async def test_a_slow_reader_of_a_compressed_answer_pauses_the_origin(stage: Sta
         await asyncio.sleep(0.3)
     assert sent < 64
     client.writer.close()
+
+
+LONG = b"".join(b"%d green bottles hanging on the wall\n" % number for number in range(80_000))
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "zstd"])
+@pytest.mark.parametrize("path", ["/a", "/direct"])
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "chunked"])
+async def test_a_long_text_comes_whole(stage: Stage, path: str, coding: str, counted: bool) -> None:
+    framed = b"%x\r\n%b\r\n0\r\n\r\n" % (len(LONG), LONG)
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    edge, origin = await stage(always(page(body=LONG) if counted else head + framed))
+    answers = await asyncio.gather(*[edge.ask(path, f"Accept-Encoding: {coding}") for _ in range(2)])
+    client = await edge.client()
+    answers += [await client.ask(path, f"Accept-Encoding: {coding}") for _ in range(2)]
+    assert [plain(answer) == LONG for answer in answers] == [True] * 4
+    assert ("; hit" in answers[-1]["cache-status"]) is (path == "/a")
+    assert len(origin.heads) == (1 if path == "/a" else 4)
+
+
+class Said:
+    """What a connection was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+        self.brake = Brake(lambda: self.said.append("pause"), lambda: self.said.append("resume"))
+
+
+async def test_a_long_body_is_compressed_in_several_turns_while_the_origin_waits() -> None:
+    said, done = Said(), list[object]()
+    body = Body(2**30, lambda: None, lambda: None)
+    press = Press(CODERS[b"gzip"], len(LONG), CodingMeters(Cells(1).slot(0), "a", "gzip"))
+    pressed = PressedBody(body, press, said.brake, done.append)
+    half = len(LONG) // 2
+    pressed.add(LONG[:half])
+    assert (press.taken, said.said) == (SLICE, ["pause"])
+    turns = 0
+    while press.taken < half:
+        before = press.taken
+        await asyncio.sleep(0)
+        assert press.taken - before <= SLICE
+        turns += 1
+    assert turns >= half // SLICE
+    assert said.said == ["pause", "resume"]
+    pressed.add(LONG[half:])
+    pressed.end()
+    pressed.over(None)
+    assert (body.ended, done) == (False, [])
+    while not done:
+        await asyncio.sleep(0)
+    assert (body.ended, done) == (True, [None])
+    assert gzip.decompress(body.content()) == LONG
+    assert said.said == ["pause", "resume", "pause"], "the connection may be somebody else's by now"
+
+
+async def test_what_is_left_of_a_body_that_nobody_wants_is_not_compressed() -> None:
+    done = list[object]()
+    body = Body(1000, lambda: None, lambda: None, stop=lambda: None)
+    press = Press(CODERS[b"gzip"], None, CodingMeters(Cells(1).slot(0), "a", "gzip"))
+    pressed = PressedBody(body, press, Said().brake, done.append)
+    pressed.add(LONG)
+    pressed.end()
+    pressed.over(None)
+    for _ in range(len(LONG) // SLICE + 2):
+        await asyncio.sleep(0)
+    assert (body.ended, body.broken, done) == (True, True, [])
+    assert press.taken < len(LONG)
 
 
 async def test_what_it_saves_is_counted(stage: Stage) -> None:

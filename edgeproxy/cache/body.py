@@ -213,6 +213,7 @@ class Body:
     def end(self, *, broken: bool = False) -> None:
         """The body is complete, or broke off: then readers are aborted, never ended (RFC 9112 §8)."""
         self.ended, self.broken = True, broken
+        self._throttled = False  # the connection may be somebody else's
         for reader in tuple(self.readers):
             reader.pump()
 

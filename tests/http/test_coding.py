@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 
 import brotli
 import pytest
@@ -141,11 +143,16 @@ def test_weak_tags_stay_as_they_are() -> None:
     assert weakened((b"X", b'"x"')) == (b"X", b'"x"')
 
 
-@given(st.sampled_from(ALL), st.lists(st.binary(min_size=1, max_size=300), max_size=8), st.booleans())
+@given(
+    st.sampled_from(ALL),
+    st.lists(st.binary(min_size=1, max_size=300), max_size=8),
+    st.booleans(),
+    st.booleans(),
+)
 def test_everything_fed_can_be_read_at_once_and_the_whole_at_the_end(
-    coding: bytes, pieces: list[bytes], known: bool
+    coding: bytes, pieces: list[bytes], known: bool, slim: bool
 ) -> None:
-    coder = CODERS[coding]()
+    coder = CODERS[coding](slim=slim)
     out, fed = b"", 0
     total = sum(map(len, pieces))
     streamed = b""
@@ -153,10 +160,36 @@ def test_everything_fed_can_be_read_at_once_and_the_whole_at_the_end(
     for piece in pieces:
         fed += len(piece)
         last = known and fed == total
-        given_now = coder.feed(piece, last=last)
+        given_now = coder.feed(piece, more=last)
         out += given_now
         if coding == b"zstd" and not last:
             streamed += reader.decompress(given_now)
             assert len(streamed) == fed
     out += coder.end()
     assert UNPACK[coding](out) == b"".join(pieces)
+
+
+MEASURE = """
+import sys
+from edgeproxy.http.coders import CODERS
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * 4096
+words = [b"%x" % (number * 2654435761 % 2**32) for number in range(4000)]
+text = b" ".join(words[number * 7919 % 4000] for number in range(40000))[:300000]
+make, coders = CODERS[sys.argv[1].encode()], []
+before = resident()
+for _ in range(50):
+    coder = make(slim=True)
+    for at in range(0, len(text), 32768):
+        coder.feed(text[at : at + 32768], more=False)
+    coders.append(coder)
+print((resident() - before) // 50)
+"""
+
+
+@pytest.mark.parametrize("coding", [coding.decode() for coding in ALL])
+def test_a_slim_coder_takes_a_quarter_of_a_mib_at_most(coding: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, coding], capture_output=True, timeout=60, check=True, text=True
+    )
+    assert int(done.stdout) <= 256 * 1024
