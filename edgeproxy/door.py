@@ -121,12 +121,12 @@ class RequestBody:
         "_on_data",
         "_on_end",
         "_pause",
-        "_paused",
         "_resume",
         "buffered",
         "complete",
         "held",
         "length",
+        "paused",
         "trailers",
         "wanted",
     )
@@ -138,7 +138,8 @@ class RequestBody:
         self.complete = False
         self.trailers: list[Field] = []  # fields behind it, known when it is complete
         self.wanted: Callable[[], None] | None = None
-        self._pause, self._resume, self._paused = pause, resume, False
+        self._pause, self._resume = pause, resume
+        self.paused = False  # whoever gets it has enough for now
         self._on_data: Callable[[bytes], None] | None = None
         self._on_end: Callable[[], None] | None = None
 
@@ -184,13 +185,13 @@ class RequestBody:
         self.resume()
 
     def pause(self) -> None:
-        if not self._paused:
-            self._paused = True
+        if not self.paused:
+            self.paused = True
             self._pause()
 
     def resume(self) -> None:
-        if self._paused:
-            self._paused = False
+        if self.paused:
+            self.paused = False
             self._resume()
 
 

@@ -143,7 +143,7 @@ class EdgeProtocol(Ending):
         if framing.expects_continue and body is not None and not http10:
             body.wanted = lambda: exchange.interim(100, [])
         self.waiting.append(exchange)
-        if self.exchange is None:
+        if self.exchange is None and not self.flow.write_paused:
             self._next()
         elif body is not None:
             body.pause()  # until somebody wants it
@@ -263,7 +263,7 @@ class EdgeProtocol(Ending):
             return
         self.deadline = float("inf")
         exchange.writable = True
-        if exchange.body is not None:
+        if exchange.body is not None and not exchange.body.paused:
             self._read_on()
         if exchange.on_drain is not None:
             exchange.on_drain()

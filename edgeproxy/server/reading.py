@@ -101,6 +101,10 @@ class RequestReader(HttpToolsProtocol):
     def _drained(self, size: int) -> None:
         raise NotImplementedError
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.unread = b""
+        super().connection_lost(exc)
+
     # --- bytes
 
     def data_received(self, data: bytes) -> None:

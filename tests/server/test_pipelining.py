@@ -20,6 +20,7 @@ origins: {{main: {{servers: ["{origin}"]}}}}
 routes: [{{name: ws, match: {{path: "/ws/**"}}, origin: main, websocket: true}}, {{name: all, origin: main}}]
 """
 LARGE = 60_000
+HUGE = 8_000_000  # more than sockets hold
 SMALL_BUFFER = 4096
 
 
@@ -27,10 +28,11 @@ async def script(peer: Peer) -> None:
     """Says how long the body was; `/large` may be stored."""
     while True:
         head, body = await peer.request()
-        if b"/large" in head:
+        if b"/large" in head or b"/huge" in head:
+            size = LARGE if b"/large" in head else HUGE
             await peer.send(
-                b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: %d\r\n\r\n" % LARGE
-                + bytes(LARGE)
+                b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: %d\r\n\r\n" % size
+                + bytes(size)
             )
         else:
             said = b"%d" % len(body)
@@ -92,6 +94,46 @@ async def test_a_body_behind_another_answer_is_read_when_its_turn_comes(tmp_path
         gate.set()
         assert (await client.answer()).status == 200
         assert (await client.answer()).body == b"100"
+
+
+async def test_a_body_behind_an_answer_that_is_not_read_yet_is_taken_later(tmp_path: Path) -> None:
+    async with (
+        ScriptedOrigin(script) as origin,
+        running(CONFIG.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        await edge.ask("/huge")
+        client = await edge.client(receives=SMALL_BUFFER)
+        client.send(get("/huge") + post(b"x" * 500_000) + get("/large"))
+        answers = [await client.answer() for _ in range(3)]
+        assert [len(answer.body) for answer in answers] == [HUGE, len("500000"), LARGE]
+
+
+async def test_a_connection_that_is_lost_with_requests_unread_is_over(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def held(peer: Peer) -> None:
+        await peer.request()
+        await gate.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await peer.eof()
+
+    async with (
+        ScriptedOrigin(held) as origin,
+        running(CONFIG.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        client = await edge.client()
+        client.send(get("/a") + get("/b") * 1000)
+        await until(lambda: bool(origin.heads))
+        (connection,) = edge.worker.hall.connections
+        assert isinstance(connection, EdgeProtocol)
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        connection.transport.abort()
+        connection._read_on()  # pyright: ignore[reportPrivateUsage]  # as when its answer ends in that moment
+        await until(lambda: not edge.worker.hall.connections)
+        for _ in range(3):
+            await edge.turn()
+        assert failures == []
 
 
 async def test_who_reads_nothing_is_not_written_for(tmp_path: Path) -> None:
