@@ -14,7 +14,7 @@ from edgeproxy.errors import OriginError, Retry
 from edgeproxy.http.message import SAFE, Headers
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.pool import Server
-from edgeproxy.origin.reader import Nobody
+from edgeproxy.origin.sink import Nobody
 from edgeproxy.outgoing import head_of
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from edgeproxy.http.message import Field
 from edgeproxy.http.websocket import GOING_AWAY, Frames, close_frame
 from edgeproxy.observe.tunnels import CLOSED, DRAINED, FAILED, IDLE, TunnelMeters
 from edgeproxy.origin.connection import OriginConnection
-from edgeproxy.origin.reader import Nobody
+from edgeproxy.origin.sink import Nobody
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.routes import Route, TunnelRule
 

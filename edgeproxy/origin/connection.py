@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field
-from edgeproxy.origin.reader import NOBODY, ResponseReader, ResponseSink
+from edgeproxy.origin.reader import ResponseReader
 from edgeproxy.origin.settings import Timeouts
+from edgeproxy.origin.sink import NOBODY, ResponseSink
 from edgeproxy.origin.sweeper import NEVER, Sweeper
 
 if TYPE_CHECKING:

@@ -28,8 +28,9 @@ from h2.settings import SettingCodes, Settings
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field, Headers
 from edgeproxy.origin.connection import OriginConnection, Owner
-from edgeproxy.origin.reader import MAX_FIELDS, MAX_HEAD, ResponseSink
+from edgeproxy.origin.reader import MAX_FIELDS, MAX_HEAD
 from edgeproxy.origin.settings import Timeouts
+from edgeproxy.origin.sink import ResponseSink
 from edgeproxy.origin.sweeper import Sweeper
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Protocol
 
 import httptools
 
-from edgeproxy.errors import OriginError, origin_error
+from edgeproxy.errors import origin_error
 from edgeproxy.http.framing import persists
 from edgeproxy.http.message import Field, Headers, index_fields
 from edgeproxy.origin.heads import Head, Heads
+from edgeproxy.origin.sink import NOBODY, ResponseSink
 
 MAX_HEAD = 64 * 1024  # bytes of a head, or of a trailer section
 MAX_FIELDS = 256
@@ -31,42 +31,6 @@ _EMPTY_LINE = b"\r\n\r\n"
 _UNTIL_EOF = -1
 _FRAMED = 0  # llhttp sees every byte
 _NO_TRAILERS: list[Field] = []
-
-
-class ResponseSink(Protocol):
-    """Who a response is for. Exactly one of `on_end` and `on_error` is called, and nothing after it.
-
-    When `on_end` is called the connection already belongs to its pool again, perhaps to somebody
-    else: drop every reference to it there and in `on_error`.
-    """
-
-    def on_interim(self, status: int, fields: list[Field]) -> None: ...
-    def on_head(self, status: int, headers: Headers, length: int | None) -> None: ...
-    def on_wait(self) -> None:
-        """The head came alone: its body, if it has one, takes its time."""
-        ...
-
-    def on_data(self, data: bytes) -> None: ...
-    def on_end(self, trailers: list[Field]) -> None: ...
-    def on_error(self, error: OriginError) -> None: ...
-    def on_write_paused(self) -> None: ...
-    def on_write_resumed(self) -> None: ...
-
-
-class Nobody:
-    """Hears what comes after a request was abandoned in the middle of a read."""
-
-    def on_interim(self, status: int, fields: list[Field]) -> None: ...
-    def on_head(self, status: int, headers: Headers, length: int | None) -> None: ...
-    def on_wait(self) -> None: ...
-    def on_data(self, data: bytes) -> None: ...
-    def on_end(self, trailers: list[Field]) -> None: ...
-    def on_error(self, error: OriginError) -> None: ...
-    def on_write_paused(self) -> None: ...
-    def on_write_resumed(self) -> None: ...
-
-
-NOBODY: ResponseSink = Nobody()
 
 
 class _LeftoverError(Exception):

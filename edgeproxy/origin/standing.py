@@ -78,6 +78,7 @@ class Roster:
         "_zone",
         "_zones",
         "ejected",
+        "failing",
         "panic",
         "servers",
         "slow_bound",
@@ -104,6 +105,7 @@ class Roster:
         self._usable: frozenset[int] = frozenset(range(len(entries)))  # at the last look
         self._until = -math.inf  # when to look again
         self.panic = False
+        self.failing: set[int] = set()  # servers that failed since the last answer of any
         self.ejected = 0  # how often a server was put aside, ever
 
     # --- who is next
@@ -217,6 +219,11 @@ class Roster:
         server.marked = True
         server.failures += 1
         return self._count(server, server.failures, now)
+
+    def fails_everywhere(self, index: int, now: float) -> bool:
+        """This one failed too: has every server that may be asked, since the last answer of any?"""
+        self.failing.add(index)
+        return all(each in self.failing or not self.usable(each, now) for each in range(len(self.servers)))
 
     def _count(self, server: Standing, failures: int, now: float) -> str:
         rule = self._ejection

@@ -6,16 +6,13 @@ is decided by `standing`, `balance` and `breaker`, which know neither sockets no
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Collection
-from functools import partial
 
-from edgeproxy.errors import OriginError, Retry, origin_error
+from edgeproxy.errors import OriginError
 from edgeproxy.http.message import Field, Request
 from edgeproxy.origin.affinity import key_of, sticky_field
 from edgeproxy.origin.balance import (
-    NONE_LEFT,
     Balance,
     LeastRequests,
     Pick,
@@ -27,25 +24,16 @@ from edgeproxy.origin.balance import (
 from edgeproxy.origin.breaker import Breaker, RetryBudget
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.dial import Dialer
-from edgeproxy.origin.pool import Pool, Server
+from edgeproxy.origin.pool import Server
+from edgeproxy.origin.reach import Reach
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.settings import Origin
-from edgeproxy.origin.standing import HOLD_DOWN, HOLD_SILENT, Roster
+from edgeproxy.origin.standing import Roster
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.tls import client_context
 
 PATIENCE = 30.0  # seconds that closing waits for what is in flight
-_SILENT = frozenset({"connection_timeout", "dns_timeout"})
 _BLAMELESS = frozenset({"connection_limit_reached", "http_request_error"})  # we, or the client, did it
-
-
-def connection_class(protocol: str) -> type[OriginConnection]:
-    """What speaks `origins.<name>.protocol`. HTTP/2 is loaded only where it is spoken."""
-    if protocol != "h2":
-        return OriginConnection
-    from edgeproxy.origin.http2 import Http2Connection
-
-    return Http2Connection
 
 
 class Upstream:
@@ -59,19 +47,14 @@ class Upstream:
         "_answers",
         "_balance",
         "_breaker",
-        "_cap",
-        "_connection",
-        "_dial_time",
-        "_failing",
         "_hedges",
         "_key_of",
         "_ordered",
         "_pool",
-        "_retries",
+        "_reach",
         "_roster",
         "_slow_bound",
         "_sweeper",
-        "_timeouts",
         "_trial_time",
         "_way",
         "hedge",
@@ -80,7 +63,6 @@ class Upstream:
         "name",
         "retry_budget",
         "servers",
-        "shed",
     )
 
     def __init__(
@@ -94,7 +76,6 @@ class Upstream:
         pick: Pick = random.randrange,
     ) -> None:
         urls = origin.urls
-        self._connection = connection_class(origin.protocol)
         context = client_context(origin.tls, origin.protocol) if any(url.tls for url in urls) else None
         self.name = name
         self.location = origin.location
@@ -121,21 +102,16 @@ class Upstream:
             for index, url in enumerate(urls)
         ]
         self._ordered = len(urls) > 1
-        self._timeouts = origin.timeouts
-        self._dial_time = origin.timeouts.connect
         self._trial_time = origin.timeouts.connect + origin.timeouts.first_byte
-        self._failing: set[int] = set()  # servers that failed since the last answer of any
-        self._retries = origin.retries
-        self._cap = origin.max_connections_per_server or math.inf
         self._slow_bound = self._roster.slow_bound
         self._breaker = Breaker(origin.breaker.failures, origin.breaker.time, origin.breaker.longest)
         self.retry_budget = RetryBudget(origin.retry_budget.share, origin.retry_budget.least)
         self.hedge = origin.hedge
         self._hedges = RetryBudget(0.0 if origin.hedge is None else origin.hedge.share, 0)
         self._answers = 0  # heads of answers, ever
-        self.shed = 0  # requests refused because the breaker was open, ever
         self._sweeper = sweeper
-        self._pool = Pool(origin, self.servers, sweeper, self._has_room)
+        self._reach = Reach(origin, self.servers, self._roster, self._breaker, sweeper)
+        self._pool = self._reach.pool
 
     def _balance_of(self, origin: Origin, labels: list[str], pick: Pick) -> Balance:
         least = LeastRequests(lambda index: self.servers[index].in_flight, pick)
@@ -167,6 +143,11 @@ class Upstream:
     def refused(self) -> tuple[int, int]:
         """Requests that found the queue full, and that waited in it in vain, ever."""
         return self._pool.refused, self._pool.overdue
+
+    @property
+    def shed(self) -> int:
+        """Requests refused because the breaker was open, ever."""
+        return self._reach.shed
 
     @property
     def roster(self) -> Roster:
@@ -215,120 +196,19 @@ class Upstream:
         return connection
 
     async def connect(self, key: bytes = b"", avoid: Collection[int] = ()) -> OriginConnection:
-        """A connection to the next server, or to others when it cannot be reached.
-
-        Waits in the queue when all slots are taken; what comes free there may be a reused
-        connection. Raises OriginError: the last failure, after `retries` other servers; at once when
-        the breaker is open. `avoid` are servers that failed this request already.
-        """
-        if not self._breaker.admit(self._sweeper.clock()):
-            self.shed += 1
-            raise OriginError("destination_unavailable", 503, Retry.NEVER, "none of its servers answers")
-        connection = await self._pool.acquire()
-        if connection is not None:
-            return connection
-        try:
-            connection = await self._dial(key, avoid)
-        except BaseException:
-            self._pool.free_slot()
-            raise
-        self._pool.opened(connection)
-        return connection
+        """A connection to the next server, or to others when it cannot be reached; see `Reach`. `avoid` are
+        servers that failed this request already. Raises OriginError."""
+        return await self._reach.connect(key, avoid)
 
     def second(self, first: Server, key: bytes) -> Server | None:
         """Another server than `first` for a hedge; None unless one that is well may be asked at once."""
-        if self._breaker.is_open or self._roster.panic:
-            return None
-        chosen = self._roster.choose(self._sweeper.clock(), key, {first.index, *self._full()})
-        if chosen == NONE_LEFT or not (self.servers[chosen].idle or self._pool.has_slot()):
-            return None
-        return self.servers[chosen]
+        return self._reach.second(first, key)
 
     async def reach(self, server: Server) -> OriginConnection:
         """A connection to this server and no other. Raises OriginError."""
-        self._roster.took(server.index)
-        connection = self._pool.take(server)
-        if connection is not None:
-            return connection
-        if not self._pool.has_slot():
-            raise origin_error("connection_limit_reached", "no second connection is free")
-        await self._pool.acquire()
-        try:
-            connection = await self._try(server)
-        except BaseException:
-            self._pool.free_slot()
-            raise
-        self._pool.opened(connection)
-        return connection
-
-    async def _dial(self, key: bytes, avoid: Collection[int]) -> OriginConnection:
-        failure = origin_error("destination_unavailable", "no server could be tried")
-        tried: set[int] = set()
-        while len(tried) <= self._retries:
-            chosen = self._choose(key, tried, avoid)
-            if chosen == NONE_LEFT:
-                break
-            tried.add(chosen)
-            try:
-                return await self._try(self.servers[chosen])
-            except OriginError as error:
-                failure = error
-        raise failure
-
-    async def _try(self, server: Server) -> OriginConnection:
-        trial = self._trial_time if server.standing.probation else self._dial_time
-        self._roster.trying(server.index, self._sweeper.clock() + trial)
-        try:
-            return await self._open(server)
-        except OriginError as error:
-            hold = HOLD_SILENT if error.error in _SILENT else HOLD_DOWN
-            now = self._sweeper.clock()
-            self._roster.unreachable(server.index, now + hold)
-            self._breaker.failed(now, everywhere=self._fails_everywhere(server.index, now))
-            raise
-
-    async def _open(self, server: Server) -> OriginConnection:
-        server.open += 1
-        try:
-            connection = await server.dialer.open(
-                partial(self._connection, self._pool, server, self._timeouts, self._sweeper)
-            )
-            if connection.closed:
-                raise connection.refusal or OriginError(
-                    "connection_terminated", 502, Retry.ANY, "closed as soon as it was open"
-                )
-        except BaseException:
-            server.open -= 1
-            raise
-        self._roster.connected(server.index)
-        return connection
-
-    def _choose(self, key: bytes, tried: Collection[int], avoid: Collection[int] = ()) -> int:
-        """The next server; one that failed this request before only when no other has room."""
-        now = self._sweeper.clock()
-        full = self._full()
-        chosen = NONE_LEFT
-        for out in ({*tried, *avoid, *full}, {*tried, *full}, tried):
-            chosen = self._roster.choose(now, key, out)
-            if chosen != NONE_LEFT:
-                self._roster.took(chosen)
-                break
-        return chosen
-
-    def _has_room(self) -> bool:
-        if self._cap is math.inf:
-            return True
-        return self._roster.choose(self._sweeper.clock(), b"", self._full()) != NONE_LEFT
-
-    def _full(self) -> set[int]:
-        return {server.index for server in self.servers if server.open >= self._cap}
+        return await self._reach.one(server)
 
     # --- what became of it
-
-    def _fails_everywhere(self, index: int, now: float) -> bool:
-        failing = self._failing
-        failing.add(index)
-        return all(each.index in failing or not self._roster.usable(each.index, now) for each in self.servers)
 
     def answered(self, server: Server, status: int, seconds: float) -> None:
         """The head of an answer came `seconds` after the request was sent."""
@@ -336,7 +216,7 @@ class Upstream:
         breaker = self._breaker
         if breaker.streak or breaker.is_open:
             breaker.answered()
-            self._failing.clear()
+            self._roster.failing.clear()
         if status >= 500 or server.standing.marked or seconds >= self._slow_bound:
             self._roster.answered(server.index, status, seconds, self._sweeper.clock())
 
@@ -349,7 +229,7 @@ class Upstream:
         """A request on a connection of `server` got no answer. Failed `connect`s are known here already."""
         if error.error not in _BLAMELESS:
             now = self._sweeper.clock()
-            self._breaker.failed(now, everywhere=self._fails_everywhere(server.index, now))
+            self._breaker.failed(now, everywhere=self._roster.fails_everywhere(server.index, now))
             self._roster.failed(server.index, now)
 
     def ended(self, server: Server, error: OriginError | None) -> None:

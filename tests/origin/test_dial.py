@@ -160,7 +160,7 @@ async def test_a_server_that_failed_is_not_chosen_again_for_the_same_request() -
     async with upstream(
         "http://127.0.0.1:1", "http://127.0.0.1:2", balance="least_requests", health=cells
     ) as made:
-        assert {made._choose(b"", {0}) for _ in range(20)} == {1}
+        assert {made._reach._choose(b"", {0}) for _ in range(20)} == {1}
 
 
 async def test_addresses_are_tried_in_order() -> None:
