@@ -15,17 +15,9 @@ from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight, Flights
 from edgeproxy.cache.key import location_of
-from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import (
-    Again,
-    Pass,
-    Revalidated,
-    Store,
-    UseStale,
     on_failure,
     serve_entry,
-    settle,
-    tells_all,
 )
 from edgeproxy.compress import prepare
 from edgeproxy.context import Clock
@@ -40,16 +32,15 @@ from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.request import is_loop, response_fields
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.peers import Peers, said_by
-from edgeproxy.recording import Recording
 from edgeproxy.routes import TunnelRule
-from edgeproxy.side_effects import invalidate, update_by_head
+from edgeproxy.side_effects import invalidate
 from edgeproxy.trip import Trip
 from edgeproxy.tunnel import Tunnels
+from edgeproxy.verdict import carry_out
 
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
 RENEW = 15.0  # seconds after which a fetch has to tell other workers that it goes on
-GONE = (404, 410)  # such an answer says that what is stored is out of date, other errors do not
 REFRESH_CAP = 1000  # refreshes behind clients' backs at once; beyond it stale answers stay stale
 
 
@@ -244,27 +235,11 @@ class Fetcher:
             self._lead(job, flight, instead_of=flight.leader)
             return
         try:
-            self._settle(trip, flight, rule, now)
+            carry_out(self, trip, flight, rule, now)
         except Exception:
             if flight is not None and not flight.landed:
                 self._leaders[trip] = flight  # `failed` has an answer for all who wait
             raise
-
-    def _settle(self, trip: Trip, flight: Flight[Job] | None, rule: CacheRule, now: float) -> None:
-        job, request = trip.job, trip.job.visit.request
-        if job.visit.route.compression is not None:
-            trip.press = prepare(trip)
-        if request.method == b"HEAD":
-            update_by_head(trip, rule, now)
-        settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
-        if isinstance(settled, Store):
-            Recording(self, trip, rule, settled, flight or Flight[Job].of(job.fetch.key or b"", job)).begin()
-        elif isinstance(settled, Pass):
-            self._pass(trip, flight, settled, now)
-        elif isinstance(settled, Again):
-            self._again(trip, flight)
-        else:
-            self._reuse(trip, flight, rule, settled, now)
 
     def failed(self, trip: Trip, error: OriginError) -> None:
         """No head came: a stale answer where one may be used (RFC 5861 §4), else the failure."""
@@ -300,8 +275,6 @@ class Fetcher:
         for job in flight.jobs:  # only other workers wait: they ask themselves
             self.alone(job)
 
-    # --- what to do with the answer
-
     def _unwrapped(self, trip: Trip) -> bool:
         """Take the answer of another worker for the origin's; False when it has none to share."""
         position, trip.file, trip.headers = said_by(trip.headers)
@@ -310,60 +283,7 @@ class Fetcher:
         trip.position = min(trip.position, position)  # a purge since then is about this answer too
         return True
 
-    def _pass(self, trip: Trip, flight: Flight[Job] | None, settled: Pass, now: float) -> None:
-        """Nobody else may have it."""
-        job = trip.job
-        if job.fetch.entry is not None:
-            if trip.status < 400 or trip.status in GONE:
-                job.fetch.entry.end(now)
-                job.visit.edge.store.changed(job.fetch.entry)
-            else:
-                job.fetch.entry.rest(now)
-        if flight is not None:
-            self.landed(flight)
-            if settled.remember:
-                self.flights.remember_pass(flight.key, now)
-        if job.ranged and job.fetch.key is not None:  # the whole was asked for, only to be kept
-            trip.abandon()
-            self.alone(job)
-        else:
-            relay(trip, settled.reason)
-        for other in flight.jobs if flight is not None else ():
-            if other is not job:
-                self.alone(other)
-
-    def _reuse(
-        self,
-        trip: Trip,
-        flight: Flight[Job] | None,
-        rule: CacheRule,
-        settled: Revalidated | UseStale,
-        now: float,
-    ) -> None:
-        """What is stored is the answer: validated, or stale because the origin fails."""
-        job = trip.job
-        stale = isinstance(settled, UseStale)
-        entry = settled.entry
-        if stale:
-            trip.abandon()
-            entry.rest(now)
-        else:  # what follows a 304 is nobody's; it is read to its end
-            job.visit.edge.store.renew(entry, trip.position)
-        shared = not stale and tells_all(rule, entry, trip.headers)
-        if flight is not None:
-            self.landed(flight, entry if shared else None)
-        cause = Cause.STALE_ERROR if stale else job.fetch.cause
-        for other in flight.jobs if flight is not None else [job]:
-            if not other.waits:
-                continue
-            if other.peer is None:
-                serve(other, serve_entry(rule, other.visit.request, entry, cause, trip.status, now))
-            elif shared:
-                other.peer.hand(entry, now)
-            else:
-                other.peer.alone()
-
-    def _again(self, trip: Trip, flight: Flight[Job] | None) -> None:
+    def again(self, trip: Trip, flight: Flight[Job] | None) -> None:
         """Ask once more, without the condition that was answered for something else."""
         old = trip.job
         job = old.unconditional

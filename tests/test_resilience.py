@@ -165,7 +165,7 @@ async def test_a_failure_of_ours_is_an_answer_for_all_who_wait(
         running(config(origin.url, cache="{ttl: 60s}"), tmp_path, door) as edge,
     ):
         with monkeypatch.context() as patched:
-            patched.setattr("edgeproxy.fetch.settle", broken)
+            patched.setattr("edgeproxy.verdict.settle", broken)
             answers = await asyncio.gather(*[edge.ask() for _ in range(5)])
             assert {answer.status for answer in answers} <= {500, 502}
             assert not edge.worker.hall.fetcher.flights.flights

@@ -1,0 +1,110 @@
+"""What becomes of an answer, once its head is here: kept, handed on, or proof that what is stored is good.
+
+`cache.settle` decides; here it is carried out, for the client that asked and for all who wait with it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from edgeproxy.cache.flight import Flight, Flights
+from edgeproxy.cache.rule import CacheRule
+from edgeproxy.cache.settle import (
+    Again,
+    Pass,
+    Revalidated,
+    Store,
+    UseStale,
+    serve_entry,
+    settle,
+    tells_all,
+)
+from edgeproxy.compress import prepare
+from edgeproxy.decision import Cause
+from edgeproxy.job import Job, relay, serve
+from edgeproxy.recording import Recorder, Recording
+from edgeproxy.side_effects import update_by_head
+from edgeproxy.trip import Trip
+
+GONE = (404, 410)  # such an answer says that what is stored is out of date, other errors do not
+
+
+class Leading(Recorder, Protocol):
+    """What carrying out asks of the fetcher."""
+
+    flights: Flights[Job]
+
+    def again(self, trip: Trip, flight: Flight[Job] | None) -> None: ...
+
+
+def carry_out(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, rule: CacheRule, now: float) -> None:
+    """Do with the answer of `trip` what `cache.settle` decides; `flight` are those who wait for it."""
+    job, request = trip.job, trip.job.visit.request
+    if job.visit.route.compression is not None:
+        trip.press = prepare(trip)
+    if request.method == b"HEAD":
+        update_by_head(trip, rule, now)
+    settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
+    if isinstance(settled, Store):
+        Recording(fetcher, trip, rule, settled, flight or Flight[Job].of(job.fetch.key or b"", job)).begin()
+    elif isinstance(settled, Pass):
+        _pass(fetcher, trip, flight, settled, now)
+    elif isinstance(settled, Again):
+        fetcher.again(trip, flight)
+    else:
+        _reuse(fetcher, trip, flight, rule, settled, now)
+
+
+def _pass(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, settled: Pass, now: float) -> None:
+    """Nobody else may have it."""
+    job = trip.job
+    if job.fetch.entry is not None:
+        if trip.status < 400 or trip.status in GONE:
+            job.fetch.entry.end(now)
+            job.visit.edge.store.changed(job.fetch.entry)
+        else:
+            job.fetch.entry.rest(now)
+    if flight is not None:
+        fetcher.landed(flight)
+        if settled.remember:
+            fetcher.flights.remember_pass(flight.key, now)
+    if job.ranged and job.fetch.key is not None:  # the whole was asked for, only to be kept
+        trip.abandon()
+        fetcher.alone(job)
+    else:
+        relay(trip, settled.reason)
+    for other in flight.jobs if flight is not None else ():
+        if other is not job:
+            fetcher.alone(other)
+
+
+def _reuse(
+    fetcher: Leading,
+    trip: Trip,
+    flight: Flight[Job] | None,
+    rule: CacheRule,
+    settled: Revalidated | UseStale,
+    now: float,
+) -> None:
+    """What is stored is the answer: validated, or stale because the origin fails."""
+    job = trip.job
+    stale = isinstance(settled, UseStale)
+    entry = settled.entry
+    if stale:
+        trip.abandon()
+        entry.rest(now)
+    else:  # what follows a 304 is nobody's; it is read to its end
+        job.visit.edge.store.renew(entry, trip.position)
+    shared = not stale and tells_all(rule, entry, trip.headers)
+    if flight is not None:
+        fetcher.landed(flight, entry if shared else None)
+    cause = Cause.STALE_ERROR if stale else job.fetch.cause
+    for other in flight.jobs if flight is not None else [job]:
+        if not other.waits:
+            continue
+        if other.peer is None:
+            serve(other, serve_entry(rule, other.visit.request, entry, cause, trip.status, now))
+        elif shared:
+            other.peer.hand(entry, now)
+        else:
+            other.peer.alone()
