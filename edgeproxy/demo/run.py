@@ -39,18 +39,21 @@ def run_demo(workers: int = 1) -> int:
 
         listen, admin, eu, us, issuer = addresses(PORTS)
         with tempfile.TemporaryDirectory(prefix="edgeproxy-demo-") as folder, _helpers(eu, us, issuer):
-            log = Path(folder) / "access.log"
+            log, revoked = Path(folder) / "access.log", Path(folder) / "revoked.jsonl"
+            revoked.touch()
+            database = str(config_file("demo-geo.mmdb"))
             os.environ.update(
                 DEMO_LISTEN=listen,
                 DEMO_ADMIN=admin,
                 DEMO_EU=eu,
                 DEMO_US=us,
                 DEMO_ISSUER=issuer,
-                DEMO_GEO_DB=str(config_file("demo-geo.mmdb")),
+                DEMO_GEO_DB=database,
                 DEMO_WORKERS=str(workers),
                 DEMO_LOG=str(log),
+                DEMO_REVOKED=str(revoked),
             )
-            tour = steps(f"http://{listen}", f"http://{admin}", f"http://{eu}", f"http://{issuer}")
+            tour = steps(f"http://{listen}", f"http://{admin}", f"http://{eu}", f"http://{issuer}", database)
             print("edgeproxy demo: two origins (eu, us), a token issuer, and the edge in front of them.")
             print(f"Open http://{listen}/ in a browser, or take the tour in another terminal:")
             print(render(tour))

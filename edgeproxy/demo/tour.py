@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+
 from edgeproxy.record import record
 
 TOKEN = "demo-admin-token"  # noqa: S105 - of a demo that listens on loopback only
@@ -25,8 +28,8 @@ class Step:
     lines: tuple[Line, ...]
 
 
-def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
-    """The tour for these base URLs."""
+def steps(edge: str, admin: str, origin: str, issuer: str, database: str) -> list[Step]:
+    """The tour for these base URLs and this geo database."""
     shown = "HTTP|age|cache-status|x-served-by|set-cookie|ratelimit|retry-after|www-auth|location"
     status = f"| grep -iE '^({shown})|region|Hello|variant'"
 
@@ -41,6 +44,7 @@ def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
     manage = f"-H 'Authorization: Bearer {TOKEN}'"
     client = f"-H 'X-Forwarded-For: {GERMANY}'"
     jar = "-b /tmp/edgeproxy-demo-jar -c /tmp/edgeproxy-demo-jar"
+    edgeproxy = f"{shlex.quote(sys.executable)} -m edgeproxy"
     refused = ("401 Unauthorized", 'error="invalid_token"')
     return [
         Step(
@@ -78,7 +82,13 @@ def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
         Step(
             "A country that is denied",
             f"{NORTH_KOREA} lies in North Korea, says the demo's database.",
-            (Line(curl("/", client=NORTH_KOREA), ("403 Forbidden", "detail=geo")),),
+            (
+                Line(curl("/", client=NORTH_KOREA), ("403 Forbidden", "detail=geo")),
+                Line(
+                    f"{edgeproxy} geo lookup {NORTH_KOREA} --database {shlex.quote(database)}",
+                    ("country", "KP", "continent", "AS"),
+                ),
+            ),
         ),
         Step(
             "A country that goes to the other origin",
@@ -96,6 +106,18 @@ def steps(edge: str, admin: str, origin: str, issuer: str) -> list[Step]:
                 Line(private("token?ttl=-600"), (*refused, "expired")),
                 Line(private("forged"), (*refused, "not valid")),
                 Line(private("token?sub=alice"), ("200 OK", '"user":"alice"')),
+            ),
+        ),
+        Step(
+            "A token that is taken back",
+            "Good until somebody says otherwise: within a second all workers refuse whatever mallory has.",
+            (
+                Line(private("token?sub=mallory"), ("200 OK", '"user":"mallory"')),
+                Line(
+                    f"curl -s -X POST {manage} '{admin}/revoke?provider=demo&sub=mallory'; echo; sleep 1",
+                    ('"sub": "mallory"',),
+                ),
+                Line(private("token?sub=mallory"), (*refused, "revoked")),
             ),
         ),
         Step(

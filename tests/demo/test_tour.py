@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.demo.run import config_file
 from edgeproxy.demo.tour import Step, steps
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="the tour is made of curl lines")
@@ -46,7 +47,8 @@ class Demo:
     def tour(self) -> list[Step]:
         """The steps for the addresses that the demo printed."""
         places = (r"/ in a browser", r"/metrics'", r"/_control", r"/forged'")
-        return steps(*(self.address(place) for place in places))
+        edge, admin, origin, issuer = [self.address(place) for place in places]
+        return steps(edge, admin, origin, issuer, str(config_file("demo-geo.mmdb")))
 
     def wait_until_ready(self) -> None:
         for _ in range(300):
