@@ -5,6 +5,7 @@ A fact that is absent equals nothing, is in no list and matches no pattern.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
@@ -31,6 +32,7 @@ FACTS = (
 BARE = frozenset({"country", "query", "header", "cookie", "claim", "variant"})
 """Kinds of facts that may stand alone: is it there?"""
 _NAMED = frozenset({"query", "header", "cookie", "claim", "variant"})
+_PORT = re.compile(rb":[0-9]+$")
 _HIDDEN = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 
 
@@ -190,7 +192,8 @@ def _path(request: Request, _ctx: Context) -> str:
 
 
 def _host(request: Request, _ctx: Context) -> str:
-    return request.host.decode("utf-8", "surrogateescape")
+    """Without its port, as routes see it: who writes another one must not get around a rule."""
+    return _PORT.sub(b"", request.host).decode("utf-8", "surrogateescape")
 
 
 _READERS: dict[str, Read] = {

@@ -133,6 +133,19 @@ def test_no_text_breaks_the_parser(text: str) -> None:
     made.holds(*asked())
 
 
+@pytest.mark.parametrize(
+    ("text", "host"),
+    [
+        ("host == shop.example", "shop.example"),
+        ("host == shop.example", "shop.example:8443"),
+        ("host == '[::1]'", "[::1]"),
+        ("host == '[::1]'", "[::1]:8443"),
+    ],
+)
+def test_a_port_gets_nobody_around_a_rule_about_hosts(text: str, host: str) -> None:
+    assert condition(text).holds(request(host=host), context())
+
+
 def test_values_are_told_without_credentials() -> None:
     made = condition("cookie:sid or header:Authorization or header:X-Debug == on or country == DE", GROUPS)
     assert made.values(*asked()) == (
