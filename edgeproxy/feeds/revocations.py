@@ -1,6 +1,7 @@
 """Keeps a list of revoked tokens as its file is: what is appended is in force within a second.
 
-Rule 1: whatever happens to the file, what was revoked stays revoked, until a whole file says otherwise.
+Rule 1: whatever happens to the file, what was revoked stays revoked, until a whole file says otherwise: one
+that is not the old one with more lines counts beside it, until nobody wrote to it between two looks.
 Rule 2: the file is only looked at (`stat`) until it changed. It is read in a thread, and where it only
 grew, only the new lines are taken apart.
 """
@@ -30,15 +31,17 @@ Stamp = tuple[int, int, int]
 
 @record
 class _Read:
-    """What was read: the list, that of the whole lines among it, where those end, and their digest."""
+    """What was read: the list, that of the whole lines among it, where those end, and their digest; and
+    whether it only grew."""
 
     revoked: Revocations
     known: Revocations
     size: int
     digest: bytes
+    grown: bool
 
 
-NOTHING_READ = _Read(NOTHING_REVOKED, NOTHING_REVOKED, 0, sha256(b"").digest())
+NOTHING_READ = _Read(NOTHING_REVOKED, NOTHING_REVOKED, 0, sha256(b"").digest(), grown=True)
 
 
 class RevocationFeed:
@@ -50,6 +53,7 @@ class RevocationFeed:
         self._path = path
         self.failures = 0
         self._told = ""
+        self._settling = False  # it may be half written
         try:
             self._stamp = _stamp(path)
             _check(path, _bytes(path))
@@ -69,14 +73,18 @@ class RevocationFeed:
         """Publish what changed since the last look."""
         try:
             stamp = _stamp(self._path)
-            if stamp == self._stamp:
+            if stamp == self._stamp and not self._settling:
                 return
-            self._read = await asyncio.to_thread(_read, self._path, self._read)
+            settled = stamp == self._stamp
+            if not settled:
+                self._read = await asyncio.to_thread(_read, self._path, self._read)
         except OSError as error:
             self._fail(error.strerror or "error")
             return
         self._stamp = stamp
-        revoked = self.revoked.value = self._read.revoked
+        self._settling = not settled and (self._settling or not self._read.grown)
+        revoked = self._read.revoked
+        self.revoked.value = revoked.beside(self.revoked.value) if self._settling else revoked
         if revoked.broken:
             self._fail(f"line {revoked.broken[-1]} cannot be read")
         else:
@@ -150,7 +158,7 @@ def _read(path: Path, before: _Read) -> _Read:
     if rest.strip():  # half written, or the last line of a file that ends without one
         ending = known.with_lines(rest)
         revoked = ending if ending.broken == known.broken else known
-    return _Read(revoked, known, size, sha256(data[:size]).digest())
+    return _Read(revoked, known, size, sha256(data[:size]).digest(), grown)
 
 
 def _check(path: Path, data: bytes) -> None:

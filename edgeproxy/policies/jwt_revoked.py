@@ -63,6 +63,13 @@ class Revocations:
         issued = claims.get("iat")
         return not isinstance(issued, int | float) or issued < before
 
+    def beside(self, other: Revocations) -> Revocations:
+        """What this list or another revokes."""
+        subjects = dict(other._subjects)
+        for sub, before in self._subjects.items():
+            subjects[sub] = max(before, subjects.get(sub, -inf))
+        return Revocations(self._jtis | other._jtis, subjects, self.lines, self.broken)
+
     def with_lines(self, data: bytes) -> Revocations:
         """This list and the lines of `data`."""
         jtis, subjects, broken = set(self._jtis), dict(self._subjects), list(self.broken)

@@ -140,6 +140,7 @@ async def test_a_file_that_is_written_anew_counts_whole(path: Path) -> None:
         write(path, text)
         os.utime(path, ns=(len(text), len(text)))
         await feed.look()
+        await feed.look()
         known = {jti for jti in "abcde" if feed.revoked.value.name({"jti": jti})}
         assert known == {jti for jti in "abcde" if f'"{jti}"' in text}
     other = path.with_name("other")
@@ -147,6 +148,29 @@ async def test_a_file_that_is_written_anew_counts_whole(path: Path) -> None:
     other.replace(path)
     await feed.look()
     assert feed.revoked.value.name({"jti": "a"})
+
+
+async def test_while_a_file_is_written_anew_nothing_is_good_again_that_was_revoked(path: Path) -> None:
+    write(path, '{"jti": "a"}\n{"sub": "u", "issued_before": 20}\n')
+    feed = RevocationFeed("main", path)
+    token = {"sub": "u", "iat": 15}
+    for text in (
+        "",
+        '{"sub": "u", "issued_before": 10}\n',
+        '{"sub": "u", "issued_before": 10}\n{"jti": "b"}\n',
+    ):
+        write(path, text)
+        await feed.look()
+        assert feed.revoked.value.name({"jti": "a"})
+        assert feed.revoked.value.name(token)
+    assert feed.revoked.value.name({"jti": "b"}), "what is new counts at once"
+    await feed.look()
+    assert not feed.revoked.value.name({"jti": "a"})
+    assert not feed.revoked.value.name(token)
+    assert feed.revoked.value.name({"jti": "b"})
+    before = feed.revoked.value
+    await feed.look()
+    assert feed.revoked.value is before
 
 
 async def test_a_file_that_vanishes_or_grows_too_large_revokes_what_it_did(path: Path) -> None:
