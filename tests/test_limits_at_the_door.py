@@ -128,6 +128,23 @@ async def test_a_client_that_leaves_is_not_under_way_any_more(tmp_path: Path, do
                 await edge.turn()
 
 
+async def test_who_leaves_while_waiting_is_not_under_way_any_more(tmp_path: Path, door: str) -> None:
+    async with ScriptedOrigin(always(FRESH)) as origin:
+        text = config(origin, "rate: 3/m, burst: 1, delay: 30s")
+        text = text.replace("rate_limits: {", "rate_limits: {at_once: {in_flight: 1}, ")
+        async with running(text.replace(": few,", ": [at_once, few],"), tmp_path, door) as edge:
+            assert (await edge.ask()).status == 200
+            client = await edge.client()
+            client.send(b"GET / HTTP/1.1\r\nHost: example.com\r\n\r\n")
+            while not delayed(edge):
+                await edge.turn()
+            assert "at_once" in (await edge.ask())["ratelimit"]
+            client.writer.close()
+            async with asyncio.timeout(5):
+                while "at_once" in (await edge.ask())["ratelimit"]:  # then it is the other that refuses
+                    await edge.turn()
+
+
 async def test_a_request_that_turns_out_bad_is_over_too(tmp_path: Path) -> None:
     async with (
         ScriptedOrigin(always(FRESH)) as origin,
