@@ -45,17 +45,21 @@ class CredentialFeed(Generic[T]):
 
     async def look(self) -> None:
         """Publish what the file says, if it changed since the last look."""
+        stamp = self._stamp
         try:
             stamp = self._look_at()
             if stamp == self._stamp:
                 return
-            self._stamp = stamp
-            self.snapshot.value = await asyncio.to_thread(self._read)
-            self._told = ""
-        except OSError as error:
+            value = await asyncio.to_thread(self._read)
+        except OSError as error:  # not looked at yet: the next look tries again
             self._fail(error.strerror or "error")
+            return
         except ValueError as error:
             self._fail(str(error))
+        else:
+            self.snapshot.value = value
+            self._told = ""
+        self._stamp = stamp
 
     def _look_at(self) -> tuple[int, int, int]:
         found = self._path.stat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from edgeproxy.errors import ConfigError
 from edgeproxy.feeds.credential_file import MAX_FILE, CredentialFeed
-from edgeproxy.policies.api_key import key_line, parse_keys
+from edgeproxy.policies.api_key import ApiKeys, key_line, parse_keys
 
 
 @pytest.fixture
@@ -58,3 +59,21 @@ def test_a_file_that_is_missing_or_wrong_is_refused_at_the_start(path: Path) -> 
     path.write_text("a")
     with pytest.raises(ConfigError, match="keys: line 1: expected NAME sha256:HEX"):
         CredentialFeed(path, parse_keys)
+
+
+async def test_a_change_that_could_not_be_read_is_read_at_the_next_look(path: Path) -> None:
+    write(path, key_line("a", "first"))
+    fails: list[OSError] = []
+
+    def parse(data: bytes) -> ApiKeys:
+        if fails:
+            raise fails.pop()
+        return parse_keys(data)
+
+    feed = CredentialFeed(path, parse)
+    write(path, key_line("a", "second"))
+    fails.append(OSError(errno.EMFILE, "Too many open files"))
+    await feed.look()
+    assert feed.snapshot.value.find(b"first") is not None
+    await feed.look()
+    assert feed.snapshot.value.find(b"first") is None
