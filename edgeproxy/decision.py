@@ -29,7 +29,6 @@ class Cause(Enum):
     MISS = "miss"
     REQUEST = "request"
     STALE = "stale"
-    PARTIAL = "partial"
     REFUSED = "refused"  # answered by a policy or by the edge itself: no cache was asked
 
     def __init__(self, word: str) -> None:

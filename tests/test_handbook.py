@@ -1,0 +1,100 @@
+"""The operator's handbook says what is there: metrics, log fields, words of the cache, keys, commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edgeproxy.cli import main
+from edgeproxy.decision import Cause
+from edgeproxy.observe.access_log import AccessLog
+from edgeproxy.observe.cells import Cells
+from edgeproxy.observe.families import FAMILIES, GAUGES, Family
+from edgeproxy.observe.outcome import Outcome
+
+ROOT = Path(__file__).resolve().parent.parent
+BOOK = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
+PAGES = {"README.md": (ROOT / "README.md").read_text(encoding="utf-8"), "config/README.md": BOOK}
+EVERYTHING = yaml.safe_load((ROOT / "config" / "edge.yaml").read_text(encoding="utf-8"))
+
+
+def table(title: str) -> list[str]:
+    """The rows of the first table of a section."""
+    section = BOOK.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return [line for line in section.splitlines() if line.startswith("| ")][1:]
+
+
+def first_words(title: str) -> list[str]:
+    return [word for line in table(title) for word in re.findall(r"`([^`]+)`", line.split("|")[1])]
+
+
+def row(name: str, family: Family) -> str:
+    kind = "gauge" if family.kind in GAUGES else family.kind.value
+    return f"| `{name}` | {kind} | {', '.join(family.labels)} | {family.help} |"
+
+
+def test_the_table_of_metrics_is_that_of_the_registry() -> None:
+    assert table("Metrics") == [row(name, family) for name, family in FAMILIES.items()]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_page_names_a_metric_that_is_not_there(page: str) -> None:
+    named = set(re.findall(r"\bedgeproxy_[a-z_]+[a-z]\b", PAGES[page]))
+    assert named
+    assert named <= set(FAMILIES)
+
+
+def test_the_table_of_log_fields_is_that_of_the_log() -> None:
+    text = {"agent", "country", "variants", "policy", "reason", "shadow", "origin", "server", "error"}
+    full = Outcome(
+        0.0, "c", b"GET", b"h", b"/", b"q", 200, b"hit", "r", "id", 0.0, 0, b"a",
+        received=1, **dict.fromkeys(text - {"agent"}, "x"),
+    )  # fmt: skip
+    log = AccessLog(Cells(1).slot(0), "-")
+    log.append(full)
+    assert sorted(first_words("The access log")) == sorted(json.loads(log.render()))
+
+
+def test_the_words_of_the_cache_are_all_there() -> None:
+    assert sorted(first_words("What an answer says about itself")) == sorted(one.value for one in Cause)
+
+
+def test_the_settings_of_other_servers_lead_to_settings_that_exist() -> None:
+    cells = [line.split("|")[3] for line in table("Coming from another server")]
+    paths = re.findall(r"`([a-z_]+(?:[.\[][^`]*)?)`", " ".join(cells))
+    assert len(paths) > 60
+    assert [path for path in paths if not any(walk(EVERYTHING, steps(path)))] == []
+
+
+def steps(path: str) -> list[str]:
+    return path.replace("[]", ".*").split(".")
+
+
+def walk(tree: object, path: list[str]) -> Iterator[object]:
+    """What stands at a path, where `*` is every key or position."""
+    if not path:
+        yield True
+    elif path[0] == "*":
+        for each in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+            yield from walk(each, path[1:])
+    elif isinstance(tree, dict) and path[0] in tree:
+        yield from walk(tree[path[0]], path[1:])
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_a_page_names_exists(page: str) -> None:
+    words = re.findall(r"(?:^|`)(?:\S*/)?edgeproxy ([a-z-]+)", PAGES[page], re.MULTILINE)
+    assert words
+    assert set(words) <= set(main.commands)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_links_to_exists(page: str) -> None:
+    folder = (ROOT / page).parent
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if "://" not in link]
+    assert [link for link in links if not (folder / link).exists()] == []
