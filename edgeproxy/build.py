@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from edgeproxy.build_issuers import Issuers
 from edgeproxy.build_routes import RouteBuilder
@@ -15,7 +15,6 @@ from edgeproxy.cache.store import Store
 from edgeproxy.clock import steady
 from edgeproxy.config import Config
 from edgeproxy.config_sections import MachineSection
-from edgeproxy.decision import Cause
 from edgeproxy.door import Limits
 from edgeproxy.errors import ConfigError
 from edgeproxy.feeds.exposures import ExposureSink, exposure_sinks
@@ -45,9 +44,7 @@ from edgeproxy.snapshot import Snapshot
 from edgeproxy.tunnel import Tunnels
 
 logger = logging.getLogger("edgeproxy.build")
-RESULTS = [cause.word for cause in Cause]
 LAST_FLUSH = 3.0  # seconds that exposures may take to be written when the process ends
-T = TypeVar("T")
 Feed = Callable[[], Coroutine[Any, Any, None]]
 
 

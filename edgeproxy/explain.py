@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from edgeproxy.admin.explain import Explanation
+from edgeproxy.admin.explain import Explanation, Told
 from edgeproxy.build import Parts
 from edgeproxy.cache.account import filled, held
 from edgeproxy.clock import steady, wall
@@ -18,9 +18,6 @@ from edgeproxy.origin.choose import OriginChoice
 from edgeproxy.pipeline import Visit, decide
 from edgeproxy.routes import Route
 from edgeproxy.shared import Shared
-
-Told = tuple[int, list[tuple[str, str]]]
-"""Status and fields that an origin might answer."""
 
 
 def explain(

@@ -17,3 +17,9 @@ def data_dir() -> Path:
     if not folder.is_dir():
         pytest.skip("needs the third-party vectors: set EDGEPROXY_TEST_DATA to their folder")
     return folder
+
+
+@pytest.fixture(params=["native", "asgi"])
+def door(request: pytest.FixtureRequest) -> str:
+    """Each way into an edge: what holds behind one must hold behind the other."""
+    return str(request.param)

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import jwt as pyjwt
-import pytest
 
 from edgeproxy.explain import explain
 from edgeproxy.purge_log import PurgeKind
@@ -36,11 +35,6 @@ def reply(*fields: str, body: str = "hello", status: str = "200 OK") -> bytes:
 
 
 FRESH = reply("Cache-Control: max-age=60")
-
-
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 @asynccontextmanager

@@ -52,11 +52,6 @@ def page(*fields: str, body: bytes = TEXT, status: str = "200 OK") -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 class Stage:
     """An edge, started for an origin's script."""
 

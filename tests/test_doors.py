@@ -48,11 +48,6 @@ def reply(body: bytes = b"hello", status: str = "200 OK", *fields: str) -> bytes
 FRESH = reply(b"hello", "200 OK", "Cache-Control: max-age=60", 'ETag: "v1"')
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(params=["memory", "machine"])
 def tier(request: pytest.FixtureRequest) -> str:
     """The lowest tier of the cache."""

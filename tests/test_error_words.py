@@ -25,11 +25,6 @@ routes: [{{name: all, cache: false, origin: main}}]
 """
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @asynccontextmanager
 async def failing(folder: Path, door: str, script: Script) -> AsyncGenerator[Running]:
     async with ScriptedOrigin(script) as origin:

@@ -47,11 +47,6 @@ async def echo(peer: Peer) -> None:
         await peer.send(b"HTTP/1.1 200 OK\r\n" + lines + body)
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def counted(edge: Running, series: str, **labels: str) -> int:
     return int(total(edge.worker.shared.cells, f"edgeproxy_experiment_{series}_total", **labels))
 

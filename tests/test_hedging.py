@@ -27,11 +27,6 @@ routes: [{{name: all, origin: main, cache: {cache}}}]
 FRESH = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nCache-Control: max-age=60\r\n\r\n"
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def config(
     one: ScriptedOrigin,
     two: ScriptedOrigin,

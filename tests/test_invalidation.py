@@ -21,11 +21,6 @@ routes:
 """
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def script_of(posted: str, status: str):  # type: ignore[no-untyped-def]
     async def script(peer: Peer) -> None:
         while True:

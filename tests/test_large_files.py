@@ -26,11 +26,6 @@ SIZE = 700_000
 BODY = bytes(range(256)) * (SIZE // 256) + b"x" * (SIZE % 256)
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def config(url: str, folder: Path, *, workers: int = 1, most: str = "10MiB") -> str:
     return CONFIG.format(url=url, folder=folder / "tier", workers=workers, most=most)
 

@@ -33,11 +33,6 @@ BODY = b"".join(b"%07d\n" % number for number in range(SIZE // 8))
 HALF = SIZE // 2
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(params=["counted", "chunked"])
 def framing(request: pytest.FixtureRequest) -> str:
     return str(request.param)

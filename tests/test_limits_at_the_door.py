@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-import pytest
-
 from edgeproxy.observe.cells import encode_series
 from tests.helpers.edge import Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
@@ -27,11 +25,6 @@ def reply(body: bytes, *fields: str) -> bytes:
 
 
 FRESH = reply(b"x" * 5000, "Cache-Control: max-age=60")
-
-
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 def config(origin: ScriptedOrigin, limit: str, beside: str = "mode: enforce") -> str:

@@ -29,11 +29,6 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 SHADOW = b"HTTP/1.1 500 Oh\r\nSet-Cookie: a=b\r\nContent-Length: 6\r\n\r\nshadow"
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @asynccontextmanager
 async def mirrored(
     folder: Path, door: str, script: Script, percent: float = 100

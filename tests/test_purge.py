@@ -37,11 +37,6 @@ async def script(peer: Peer) -> None:
         )
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @asynccontextmanager
 async def filled(folder: Path, door: str, cache: str = "") -> AsyncGenerator[Running]:
     """An edge that holds four variants of each URL: two by Vary, two by its key."""

@@ -25,11 +25,6 @@ def reply(body: bytes, *fields: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def config(*urls: str, options: str = "", cache: str = "false") -> str:
     return CONFIG.format(servers=", ".join(f'"{url}"' for url in urls), options=options, cache=cache)
 

@@ -6,11 +6,12 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
 from edgeproxy.shared_memory import Segment
+from tests.helpers.processes import fork
 
 
 @pytest.fixture
@@ -18,16 +19,6 @@ def segment() -> Iterator[Segment]:
     made = Segment(4096)
     yield made
     made.close()
-
-
-def fork(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return pid
 
 
 def is_locked(segment: Segment, stripe: int) -> bool:

@@ -29,11 +29,6 @@ HEAD = "POST /up HTTP/1.1\r\nHost: example.com\r\nExpect: 100-continue\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue"
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 class Stage:
     """An edge, started for an origin's script."""
 

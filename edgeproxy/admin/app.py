@@ -23,7 +23,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from edgeproxy import __version__
-from edgeproxy.admin.explain import Explanation
+from edgeproxy.admin.explain import Explanation, Told
 from edgeproxy.admin.purge import PurgeError, parse_purge
 from edgeproxy.admin.revoke import RevokeError, parse_revoke
 from edgeproxy.errors import RequestError
@@ -50,8 +50,6 @@ _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeprox
 </ul><p>* needs <code>Authorization: Bearer &lt;admin.token&gt;</code>
 """
 
-Told = tuple[int, list[tuple[str, str]]]
-"""Status and fields that an origin might answer."""
 Explain = Callable[[str, str, str, list[tuple[str, str]], Told | None], Explanation]
 Handler = Callable[[Request], Awaitable[Response]]
 

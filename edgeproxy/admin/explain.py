@@ -1,4 +1,4 @@
-"""What the edge would do with a request, and why: the record that `build.explain` fills, and its two faces.
+"""What the edge would do with a request, and why: the record that `explain.explain` fills, and its two faces.
 
 Rule: nothing is spent while explaining, and credentials are shown as `***`.
 """
@@ -12,6 +12,9 @@ from edgeproxy.record import record
 
 _SECRET = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"set-cookie", b"x-api-key"})
 _SIGN = {Op.SET: "", Op.ADD: "+ ", Op.REMOVE: "- ", Op.CHANGE: "~ "}
+
+Told = tuple[int, list[tuple[str, str]]]
+"""Status and fields that an origin might answer."""
 
 
 @record

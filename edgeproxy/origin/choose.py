@@ -12,14 +12,14 @@ no fail-over, no affinity, no variant, no mirror leads out of them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Annotated
 
 from pydantic import Field
 
 from edgeproxy.context import NOWHERE, Context, Place
-from edgeproxy.countries import PlaceSet, check_place_name
+from edgeproxy.countries import PlaceSet
 from edgeproxy.origin.keep import AffinityRule
 from edgeproxy.units import Duration, Model
 
@@ -46,14 +46,6 @@ class OriginRule(Model):
     """Origin -> factor on its distance for `nearest`: 0.5 makes it seem half as far, 2 twice."""
     affinity: AffinityRule | None = None
     """Clients stay with the origin they once got, by a signed cookie, while it is healthy. Default: no."""
-
-    def wrong_names(self, groups: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """(key of by_country, what is wrong) for each that is no country, continent or group."""
-        for name in self.by_country:
-            try:
-                check_place_name(name, groups)
-            except ValueError as error:
-                yield name, str(error)
 
 
 class OriginChoice:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -156,17 +155,3 @@ class GeoRule(Model):
         for fields in places.values():
             _fields(fields)
         return places
-
-    def place_words(self) -> Iterator[tuple[str, str]]:
-        """(key of the rule, word) for each word for a place."""
-        for key in ("allow", "deny", "redirect", "rewrite", "set"):
-            words: Iterable[str] = getattr(self, key)
-            yield from ((key, word) for word in words)
-
-    def wrong_names(self, groups: Iterable[str]) -> Iterator[tuple[str, str]]:
-        """(key of the rule, what is wrong) for each place that is no country, continent or group."""
-        for key, name in self.place_words():
-            try:
-                check_place_name(name, groups)
-            except ValueError as error:
-                yield key, str(error)

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 import uvicorn
 
 from edgeproxy.admin.app import AdminState, admin_app
-from edgeproxy.admin.explain import Explanation
+from edgeproxy.admin.explain import Explanation, Told
 from edgeproxy.build import Parts
 from edgeproxy.config import Config, dump
 from edgeproxy.errors import ConfigError
 from edgeproxy.experiments import experiments_report
-from edgeproxy.explain import Told, explain
+from edgeproxy.explain import explain
 from edgeproxy.feeds.revocations import revoke
 from edgeproxy.origin.health import HealthProber
 from edgeproxy.origins import origins_report

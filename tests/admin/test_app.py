@@ -10,8 +10,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy import __version__
-from edgeproxy.admin.app import MAX_BODY, AdminState, Told, admin_app
-from edgeproxy.admin.explain import Explanation
+from edgeproxy.admin.app import MAX_BODY, AdminState, admin_app
+from edgeproxy.admin.explain import Explanation, Told
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.purge import apply_purges
 from edgeproxy.errors import RequestError

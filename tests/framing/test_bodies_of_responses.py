@@ -30,11 +30,6 @@ HELLO = b"5\r\nhello\r\n0\r\n\r\n"
 Edge = Callable[[bytes, str], AbstractAsyncContextManager[Running]]
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture(params=["false", "{ttl: 60s}"], ids=["passed", "stored"])
 def edge(request: pytest.FixtureRequest, door: str, tmp_path: Path) -> Edge:
     """An edge in front of an origin that answers with these bytes, and then closes, resets or stays."""

@@ -55,11 +55,6 @@ def taken() -> Taken:
     return Taken()
 
 
-@pytest.fixture(params=["native", "asgi"])
-def door(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 @pytest.fixture
 async def edge(door: str, taken: Taken, tmp_path: Path) -> AsyncIterator[Running]:
     async with (

@@ -8,19 +8,14 @@ import signal
 import pytest
 
 from edgeproxy.observe.cells import OVERFLOW, SINK, Cells, decode_series, encode_series
+from tests.helpers.processes import fork
 
 BAD = "edgeproxy_bad_requests_total"
 
 
 def in_child(work) -> int:
     """Run `work` in a forked process; its wait status."""
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return os.waitpid(pid, 0)[1]
+    return os.waitpid(fork(work), 0)[1]
 
 
 @pytest.mark.parametrize(

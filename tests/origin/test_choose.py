@@ -157,10 +157,6 @@ def test_nearest_without_locations_is_refused() -> None:
 
 def test_words_that_are_no_places_are_refused_with_a_hint() -> None:
     rule = OriginRule(by_country={"UK": "eu", "dach": "eu", "dahc": "eu"})
-    assert [(key, "did you mean" in why) for key, why in rule.wrong_names(GROUPS)] == [
-        ("UK", True),
-        ("dahc", True),
-    ]
     with pytest.raises(ValueError, match="'GB'"):
         choice(rule)
     with pytest.raises(ValidationError):

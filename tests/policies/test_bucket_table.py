@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgeproxy.policies.bucket_table import SECOND, BucketKey, BucketTable, Evictions
+from tests.helpers.processes import fork
 
 START = 1_790_000_000 * SECOND
 
@@ -243,16 +244,6 @@ def test_keys_depend_on_the_secret_and_spread_over_all_sets() -> None:
     assert one.key(b"k") == same.key(b"k") != other.key(b"k")
     assert {one.key(b"%d" % n)[1] for n in range(2000)} == set(range(40))
     assert BucketTable(16, shared=False).key(b"k") != BucketTable(16, shared=False).key(b"k")
-
-
-def fork(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return pid
 
 
 def test_four_processes_admit_exactly_burst_plus_rate_times_time() -> None:

@@ -7,7 +7,6 @@ import os
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.helpers.processes import free_port
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
 CONFIG = """
@@ -29,12 +29,6 @@ routes: [{{name: all, origin: main}}]
 """
 PATIENCE = 20.0
 TOKEN = {"Authorization": "Bearer 0123456789abcdef"}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Edge:

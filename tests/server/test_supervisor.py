@@ -17,6 +17,7 @@ import pytest
 from edgeproxy.config import Config, read_config
 from edgeproxy.config_file import parse
 from edgeproxy.server.supervisor import needs_restart
+from tests.helpers.processes import free_port
 
 CONFIG = """
 edge: {{id: edge-1, pop: ams}}
@@ -27,12 +28,6 @@ routes: [{{name: {route}, origin: main}}]
 """
 ORIGIN = "http://127.0.0.1:1"
 OLD, NEW = "an-old-token-of-this-test", "a-later-token-of-this-test"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Edge:
