@@ -39,7 +39,8 @@ def row(name: str, family: Family) -> str:
 
 
 def test_the_table_of_metrics_is_that_of_the_registry() -> None:
-    assert table("Metrics") == [row(name, family) for name, family in FAMILIES.items()]
+    there = [row(name, family) for name, family in FAMILIES.items()]
+    assert table("Metrics") == there, "python -m tests.test_handbook writes it anew"
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -97,3 +98,10 @@ def test_what_a_page_links_to_exists(page: str) -> None:
     folder = (ROOT / page).parent
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if "://" not in link]
     assert [link for link in links if not (folder / link).exists()] == []
+
+
+if __name__ == "__main__":
+    rows = "\n".join([row(name, family) for name, family in FAMILIES.items()])
+    (ROOT / "config" / "README.md").write_text(
+        BOOK.replace("\n".join(table("Metrics")), rows), encoding="utf-8"
+    )

@@ -36,12 +36,6 @@ def cases(data_dir: Path) -> Cases:
     return json.loads((data_dir / "ab" / "growthbook" / "cases.json").read_text())
 
 
-def override(name: str, url: str, count: int) -> int | None:
-    """As the policy reads it: the parameter, then its index."""
-    value = query_value(name, url.partition("?")[2].partition("#")[0])
-    return None if value is None else as_index(value, count)
-
-
 CHECKS: dict[str, tuple[int, Callable[[list[Any]], object]]] = {
     "hash": (15, lambda c: (fraction(c[0], c[1], c[2]), c[3])),
     "chooseVariation": (13, lambda c: (choose_variation(c[1], c[2]), c[3])),
