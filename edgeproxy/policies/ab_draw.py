@@ -12,10 +12,9 @@ from edgeproxy.policies.ab_hash import (
     Range,
     bucket_ranges,
     choose_variation,
-    fnv1a32,
     fraction,
-    fraction_from,
     in_namespace,
+    position,
 )
 from edgeproxy.policies.ab_murmur import choose_weighted, in_rollout
 from edgeproxy.policies.ab_rule import Experiment, Filter, Holdout
@@ -45,8 +44,7 @@ def drawer(name: str, config: Experiment) -> Draw:
 
 def _growthbook(seed: str, ranges: list[Range], version: int) -> Draw:
     if version == 2:
-        seeded = fnv1a32(seed)
-        return lambda unit: choose_variation(fraction_from(seeded, unit), ranges)
+        return lambda unit: choose_variation(position(seed, unit), ranges)
     return lambda unit: choose_variation(fraction(seed, unit, version) or 0.0, ranges)
 
 
@@ -85,10 +83,10 @@ def filter_by_another(one: Filter) -> Callable[[str], bool]:
 
 
 def _filter(one: Filter) -> Callable[[str], bool]:
-    seeded, ranges = fnv1a32(one.seed), one.ranges
-    return lambda unit: choose_variation(fraction_from(seeded, unit), ranges) >= 0
+    seed, ranges = one.seed, one.ranges
+    return lambda unit: choose_variation(position(seed, unit), ranges) >= 0
 
 
 def _holdout(holdout: Holdout) -> Callable[[str], bool]:
-    seeded = fnv1a32(f"holdout:{holdout.name}")
-    return lambda unit: fraction_from(seeded, unit) >= holdout.share
+    seed = f"holdout:{holdout.name}"
+    return lambda unit: position(seed, unit) >= holdout.share

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from fnv_hash_fast import fnv1a_32
+
 Range = tuple[float, float]
 """Half-open part of 0..1: a unit belongs to it when `low <= fraction < high`."""
 
@@ -15,13 +17,12 @@ _PRIME = 0x01000193
 _MASK = 0xFFFFFFFF
 
 
-def fnv1a32(text: str, state: int = _OFFSET) -> int:
-    """FNV-1a over UTF-16 code units, as JavaScript SDKs do. `state` continues an earlier hash."""
+def fnv1a32(text: str) -> int:
+    """FNV-1a over UTF-16 code units, as JavaScript SDKs do."""
     if text.isascii():
-        units: Sequence[int] = text.encode()
-    else:
-        units = memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H")
-    for unit in units:
+        return fnv1a_32(text.encode())
+    state = _OFFSET
+    for unit in memoryview(text.encode("utf-16-le", "surrogatepass")).cast("H"):
         state = (state ^ unit) * _PRIME & _MASK
     return state
 
@@ -29,15 +30,15 @@ def fnv1a32(text: str, state: int = _OFFSET) -> int:
 def fraction(seed: str, value: str, version: int = 2) -> float | None:
     """Where `value` falls in 0..1 for `seed`; None for a hash version that does not exist."""
     if version == 2:
-        return fraction_from(fnv1a32(seed), value)
+        return position(seed, value)
     if version == 1:  # biased when experiments share units; kept for namespaces
         return fnv1a32(value + seed) % 1000 / 1000
     return None
 
 
-def fraction_from(seeded: int, value: str) -> float:
-    """`fraction` version 2 from an already hashed seed."""
-    return fnv1a32(str(fnv1a32(value, seeded))) % 10000 / 10000
+def position(seed: str, value: str) -> float:
+    """`fraction` of version 2."""
+    return fnv1a_32(b"%d" % fnv1a32(seed + value)) % 10000 / 10000
 
 
 def equal_weights(count: int) -> list[float]:
@@ -61,10 +62,10 @@ def bucket_ranges(count: int, coverage: float, weights: Sequence[float] | None =
     return ranges
 
 
-def choose_variation(position: float, ranges: Sequence[Range]) -> int:
-    """Index of the range that holds `position`, or -1."""
+def choose_variation(at: float, ranges: Sequence[Range]) -> int:
+    """Index of the range that holds `at`, or -1."""
     for index, (low, high) in enumerate(ranges):
-        if low <= position < high:
+        if low <= at < high:
             return index
     return -1
 
