@@ -46,7 +46,7 @@ NOT_IN_CORE = {
 }
 # Lower may not import higher; names in one row may import each other only as ALLOWED says.
 LAYERS = [
-    {"record", "errors", "snapshot", "units", "clock", "process_lock", "shared_memory"},
+    {"record", "errors", "snapshot", "units", "clock", "process_lock", "shared_memory", "mutexes"},
     {"context", "countries", "country_data", "http", "decision", "door", "purge_log", "recall"},
     {"cache", "policies", "origin", "observe"},
     {"routes"},

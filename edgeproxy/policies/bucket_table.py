@@ -18,6 +18,7 @@ import os
 from collections.abc import Callable
 from hashlib import blake2b
 
+from edgeproxy.mutexes import AVAILABLE, Mutexes
 from edgeproxy.record import record
 from edgeproxy.shared_memory import Segment
 
@@ -77,12 +78,13 @@ class BucketTable:
         if entries < 1:
             raise ValueError(f"a bucket table needs at least one entry, not {entries}")
         self._sets = -(-entries // _WAYS)
-        self._segment = Segment(self._sets * _SET_BYTES, locking=shared, file=file)
+        size = self._sets * _SET_BYTES
+        self._segment = Segment(size, locking=shared and not AVAILABLE, file=file)
         self._hash = blake2b(key=os.urandom(16) if secret is None else secret, digest_size=_DIGEST)
         self._cells = self._segment.cells
         self._find = self._segment.buffer.find
-        self._lock = self._segment.lock
-        self._unlock = self._segment.unlock
+        locks = Mutexes() if shared and AVAILABLE else self._segment
+        self._lock, self._unlock = locks.lock, locks.unlock
         self.spend: Spend = self._spend_locked if shared else self._spend
 
     def key(self, name: bytes) -> BucketKey:
