@@ -93,6 +93,18 @@ async def test_a_miss_then_a_hit(stage: Stage) -> None:
     assert (await edge.ask("/a", 'If-None-Match: "v1"')).status == 304
 
 
+@pytest.mark.parametrize("name", ["Date", "date"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+async def test_there_is_one_date_wherever_the_origin_puts_its_own(
+    stage: Stage, name: str, place: int
+) -> None:
+    then = "Thu, 01 Jan 2026 00:00:00 GMT"
+    lines = ["Content-Length: 0", "Cache-Control: no-store"]
+    lines.insert(place, f"{name}: {then}")
+    edge, _ = await stage(always("\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode()))
+    assert (await edge.ask())["date"] == then
+
+
 async def test_what_the_origin_is_told(stage: Stage) -> None:
     edge, origin = await stage(always(reply()))
     await edge.ask(
