@@ -26,13 +26,11 @@ if TYPE_CHECKING:
     from edgeproxy.cache.memory import MemoryStore
     from edgeproxy.cache.rule import CacheRule
 
-# Fields that ask a cache for something else than the stored response, whole and as it is
-NOT_PLAIN = frozenset(
-    {
-        b"cache-control", b"pragma", b"range", b"if-range", b"if-match", b"if-none-match",
-        b"if-modified-since", b"if-unmodified-since",
-    }
-)  # fmt: skip
+# Fields that ask a cache for something else than the stored response, whole and as it is, or its 304
+NOT_SIMPLE = frozenset(
+    {b"cache-control", b"pragma", b"range", b"if-range", b"if-match", b"if-unmodified-since"}
+)
+IF_CHANGED = frozenset({b"if-none-match", b"if-modified-since"})
 RECORD_EVERY = 64  # runs; what could not be relied on is tried again so much later
 PASS = Fetch(Cause.BYPASS)
 
@@ -71,6 +69,7 @@ class Visit:
         "request",
         "route",
         "sent",
+        "simple",
     )
 
     def __init__(self, edge: Edge, request: Request, of: Visit | None = None) -> None:
@@ -85,12 +84,12 @@ class Visit:
             request = self.route.compression.rule.narrowed(request)
         self.request = request  # as it goes on from here
         self.client = edge.client_address(request.peer, request.headers) if of is None else of.client
-        self.plain = (
-            request.method == b"GET" and not request.has_body and NOT_PLAIN.isdisjoint(request.headers.index)
-        )
+        index = request.headers.index
+        self.simple = request.method == b"GET" and not request.has_body and NOT_SIMPLE.isdisjoint(index)
+        self.plain = self.simple and IF_CHANGED.isdisjoint(index)
         if self.route.upgraded is not None and wants_websocket(request):
             self.route = self.route.upgraded
-            self.plain = False
+            self.simple = self.plain = False
         self._parts: tuple[bytes, ...] = ()
         self._key: bytes | None = None
         self.sent: tuple[bytes | None, bytes] | None = None  # server's name, and the head it was sent
@@ -168,7 +167,8 @@ def decide(visit: Visit, ctx: Context, *, resumed: Delay | None = None) -> Decis
     rule = route.rule
     if rule is None:
         return PASS
-    return lookup(visit.edge.store, rule, visit.key(rule, ctx), visit.request, ctx, plain=visit.plain)
+    key = visit.key(rule, ctx)
+    return lookup(visit.edge.store, rule, key, visit.request, ctx, simple=visit.simple, plain=visit.plain)
 
 
 def _asked(visit: Visit, ctx: Context) -> Serve | Delay | None:

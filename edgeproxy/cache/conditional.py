@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.ranges import partial
 from edgeproxy.http.dates import parse_date
 from edgeproxy.http.message import Field, Headers, Request, Response
-from edgeproxy.http.wire import response
 
 _TAG = re.compile(rb'\s*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
-# §15.4.5: what a 304 repeats; the rest would only be news to a cache that has the body
-_IN_304 = frozenset(
-    {b"cache-control", b"content-location", b"date", b"etag", b"expires", b"last-modified", b"vary"}
-)
 # §3.2 of RFC 9111: what describes the very bytes that are stored is not updated by a 304
 _KEPT = frozenset(
     {
@@ -48,9 +44,10 @@ def not_modified(request: Request, entry: Entry) -> Response | None:
         since = request.headers.get(b"if-modified-since")
         if since is None or entry.response.status != 200 or not _unmodified(since, entry):
             return None
-    return response(304, [field for field in entry.response.fields if field[0].lower() in _IN_304])
+    return entry.not_modified()
 
 
+@lru_cache(256)  # browsers and caches ask again and again
 def _matches(wanted: bytes, etag: bytes | None) -> bool:
     """Weak comparison against a list (§8.8.3.2)."""
     if wanted.strip() == b"*":

@@ -13,7 +13,7 @@ from edgeproxy.cache.body_file import WEIGHT, BodyFile
 from edgeproxy.cache.compact import compact, weigh
 from edgeproxy.decision import Cause, Serve, Stamp
 from edgeproxy.http.message import Field, Response
-from edgeproxy.http.wire import render_fields
+from edgeproxy.http.wire import render_fields, response
 
 if TYPE_CHECKING:
     from edgeproxy.cache.rule import CacheRule
@@ -24,6 +24,10 @@ Location = tuple[bytes, bytes, bytes]
 LONGEST_REST = 30.0  # seconds between refreshes that fail
 OVERHEAD = 1105  # bytes of Python objects an entry costs beside its texts; measured by tests/bench/tiers.py
 MOST_STAMPED = 1024  # entries
+# RFC 9110 §15.4.5: what a 304 repeats; the rest would only be news to a cache that has the body
+_IN_304 = frozenset(
+    {b"cache-control", b"content-location", b"date", b"etag", b"expires", b"last-modified", b"vary"}
+)
 _SMALL_SET = getsizeof(frozenset((b"",))) - 16  # what it takes where others left holes; measured too
 TAG_OVERHEAD = 80  # bytes of its place in the index of tags
 
@@ -33,6 +37,7 @@ class Entry:
 
     __slots__ = (
         "_hit",
+        "_short",
         "born",
         "error_until",
         "etag",
@@ -100,6 +105,7 @@ class Entry:
         self.looked_until = 0.0  # a tier below need not be asked for a newer one until then
         self.rests_until = 0.0  # no refresh behind clients' backs until then
         self._hit: Serve | None = None
+        self._short: Response | None = None
         if known is not None:
             self.response = response
             self.etag, self.last_modified, self.size = known
@@ -157,11 +163,20 @@ class Entry:
             if self._hit is None and self.stored:
                 if len(STAMPED) >= MOST_STAMPED:
                     for other in STAMPED:
-                        other._hit = None
+                        other._hit = other._short = None
                     STAMPED.clear()
                 STAMPED[self] = None
             self._hit = hit
         return hit
+
+    def not_modified(self) -> Response:
+        """The 304 that says it is still right; remembered for as long as a stamp is."""
+        short = self._short
+        if short is None:
+            short = response(304, [field for field in self.response.fields if field[0].lower() in _IN_304])
+            if self._hit is not None:
+                self._short = short
+        return short
 
 
 STAMPED: dict[Entry, None] = {}

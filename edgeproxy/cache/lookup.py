@@ -14,16 +14,24 @@ from edgeproxy.http.replies import problem
 
 
 def lookup(
-    store: MemoryStore, rule: CacheRule, key: bytes, request: Request, ctx: Context, *, plain: bool = False
+    store: MemoryStore,
+    rule: CacheRule,
+    key: bytes,
+    request: Request,
+    ctx: Context,
+    *,
+    simple: bool = False,
+    plain: bool = False,
 ) -> Decision:
-    """The decision for a request that its policies let through. `plain`: it is a GET that asks for no more
-    than the stored response; what is fresh is then served without looking at its fields again."""
-    if plain:
+    """The decision for a request that its policies let through. `simple`: it is a GET that asks for no more
+    than the stored response or its 304; `plain`: not even for that. What is fresh is then served without
+    looking at its fields again."""
+    if simple:
         entry, varied = store.find(key, request.headers)
         if entry is None:
             return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS, key)
         if ctx.now < entry.fresh_until and not entry.must_validate:
-            return entry.hit(rule, ctx.now)
+            return entry.hit(rule, ctx.now) if plain else hit(rule, request, entry, ctx.now)
     if request.method != b"GET" and request.method != b"HEAD":
         return Fetch(Cause.METHOD)
     if request.has_body:

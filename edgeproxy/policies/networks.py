@@ -12,18 +12,26 @@ from edgeproxy.units import Network
 _IPV6 = 1 << 32  # IPv6 comes after all of IPv4, so that one list holds both
 _MAPPED = 0xFFFF << 32  # ::ffff:0:0/96 is IPv4 (RFC 4291 §2.5.5.2)
 _REMEMBERED = 16_384
-_OCTET = {str(number): number for number in range(256)}
+_FIRST, _SECOND, _THIRD, _FOURTH = (
+    {str(number): number << shift for number in range(256)} for shift in (24, 16, 8, 0)
+)
 
 
-@lru_cache(_REMEMBERED)
 def address_number(address: str) -> int:
     """Where an address stands among all of both families; -1 when it is none. A zone is ignored."""
     parts = address.split(".")
-    if len(parts) == 4 and ":" not in address:  # nearly all are these, and the library takes its time
+    if len(parts) == 4:  # nearly all are these, and quicker read than remembered
+        first, second, third, fourth = parts
         try:
-            return _OCTET[parts[0]] << 24 | _OCTET[parts[1]] << 16 | _OCTET[parts[2]] << 8 | _OCTET[parts[3]]
+            return _FIRST[first] + _SECOND[second] + _THIRD[third] + _FOURTH[fourth]
         except KeyError:
-            return -1
+            if ":" not in address:
+                return -1
+    return _other_number(address)
+
+
+@lru_cache(_REMEMBERED)
+def _other_number(address: str) -> int:
     try:
         parsed = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:
