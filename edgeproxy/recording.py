@@ -11,6 +11,7 @@ from edgeproxy.cache.body import Body
 from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight
+from edgeproxy.cache.ranges import Part, only_part
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry, tells_all
 from edgeproxy.compress import Brake, PressedBody
@@ -21,6 +22,8 @@ from edgeproxy.job import Job, client_fields, serve
 from edgeproxy.large_files import LargeFiles
 from edgeproxy.peers import said_to_peers
 from edgeproxy.trip import Trip
+
+NEAR = 256 * 1024  # bytes before a part that a client waits for, rather than that the origin is asked for it
 
 
 class Recorder(Protocol):
@@ -111,11 +114,12 @@ class Recording:
         if not settled.suits(job.visit.request):
             self._fetcher.alone(job)
             return
-        if job.ranged and (settled.file_size or not self._body.recording):
-            self._fetcher.alone(job)  # the whole takes too long to wait for
-            return
-        if job.ranged:
-            self._flight.partial.append(job)
+        part = self._part_at_hand(job) if job.ranged else None
+        if job.ranged and part is None:
+            if settled.file_size or not self._body.recording:
+                self._fetcher.alone(job)  # the whole takes too long to wait for
+            else:
+                self._flight.partial.append(job)
             return
         leads = job is trip.job and not trip.flight
         lent = ""
@@ -138,8 +142,21 @@ class Recording:
                 fields += self._for_peers(lent)
             else:
                 fields += self._for_followers(job, status)
-        door.start(AnswerHead(trip.status, fields, trip.length))
-        self._body.read_by(door, filed=bool(lent))
+        if part is None:
+            door.start(AnswerHead(trip.status, fields, trip.length))
+        else:
+            start, end = part
+            said = (b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, settled.file_size))
+            door.start(AnswerHead(206, [*fields, said], end - start))
+        self._body.read_by(door, part, filed=bool(lent))
+
+    def _part_at_hand(self, job: Job) -> Part | None:
+        """The part of a large body that a client wants, if that is in the file or about to come."""
+        trip, size = self._trip, self._settled.file_size
+        if not self._body.filed or trip.status != 200 or not size:
+            return None
+        part = only_part(job.visit.request, trip.headers, size)
+        return part if part is not None and part[0] <= self._body.size + NEAR else None
 
     def _for_followers(self, job: Job, status: bytes) -> list[Field]:
         said = [(b"X-Cache", b"MISS")] if self._rule.x_cache else []

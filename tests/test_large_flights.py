@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.cache.body import Body
 from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady
 from edgeproxy.flight_table import LONGEST
@@ -102,6 +103,12 @@ def large(edge: Running) -> LargeFiles:
     assert tier is not None
     assert tier.files is not None
     return tier.files
+
+
+def bodies_of(edge: Running) -> list[Body]:
+    """What is being fetched."""
+    found = [flight._body for flight in edge.worker.hall.fetcher.flights.flights.values()]
+    return [body for body in found if body is not None]
 
 
 async def until(true: Callable[[], object]) -> None:
@@ -331,6 +338,86 @@ def test_the_parts_of_a_worker_that_died_are_removed_and_those_of_others_are_not
     other.close()
 
 
+@pytest.mark.parametrize("asked", ["bytes=0-", "bytes=0-9", "bytes=200000-299999"])
+async def test_a_part_that_comes_soon_is_had_from_the_fetch_of_the_whole(
+    tmp_path: Path, door: str, asked: str
+) -> None:
+    download = Download("counted")
+    first, last = asked.removeprefix("bytes=").split("-")
+    start, end = int(first), int(last or SIZE - 1) + 1
+    async with (
+        ScriptedOrigin(download.script) as origin,
+        running(config(origin.url, tmp_path), tmp_path, door) as edge,
+    ):
+        client = await edge.client()
+        asking = asyncio.create_task(client.ask("/a", f"Range: {asked}"))
+        if end < HALF:
+            await asking  # it need not wait for the rest
+        download.may.set()
+        answer = await asking
+        assert (answer.status, answer["content-range"]) == (206, f"bytes {start}-{end - 1}/{SIZE}")
+        assert (answer.body == BODY[start:end], answer["etag"]) == (True, '"v"')
+        await kept(edge)
+        again = await client.ask("/a", "Range: bytes=5-6")
+        assert (again.body, again["cache-status"][:11]) == (BODY[5:7], "edge-1; hit")
+        assert download.requests == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "near"),
+    [
+        (("Range: bytes=1000000-2000000",), True),
+        (("Range: bytes=7-7",), True),
+        (("Range: bytes=2900000-4000000",), True),
+        (("Range: bytes=2900000-", 'If-Range: "v"'), True),
+        (("Range: bytes=1-6", 'If-Range: "w"'), False),
+        (("Range: bytes=5000000-",), False),
+        (("Range: bytes=-6",), False),
+        (("Range: bytes=1-6,1000000-1000006",), False),
+    ],
+)
+async def test_a_part_of_what_is_being_written_is_had_from_the_file_when_it_is_near(
+    tmp_path: Path, door: str, fields: tuple[str, ...], near: bool
+) -> None:
+    download = Download("counted")
+    async with (
+        ScriptedOrigin(download.script) as origin,
+        running(config(origin.url, tmp_path), tmp_path, door) as edge,
+    ):
+        whole = asyncio.create_task(edge.ask("/a"))
+        await until(lambda: [body for body in bodies_of(edge) if body.start == HALF])
+        asking = asyncio.create_task(edge.ask("/a", *fields))
+        if near:
+            await asyncio.sleep(0.02)
+            download.may.set()
+        answer = await asking
+        assert answer.status == 206
+        if near:
+            first, last = fields[0].removeprefix("Range: bytes=").split("-")
+            assert answer.body == BODY[int(first) : int(last or SIZE) + 1]
+            assert "collapsed" in answer["cache-status"]
+        else:
+            assert answer.body == b"origin"
+        download.may.set()
+        assert (await whole).body == BODY
+        assert download.requests == (1 if near else 2)
+
+
+async def test_a_part_breaks_off_with_the_whole(tmp_path: Path, door: str) -> None:
+    download = Download("counted")
+    async with (
+        ScriptedOrigin(download.script) as origin,
+        running(config(origin.url, tmp_path), tmp_path, door) as edge,
+    ):
+        asking = asyncio.create_task(edge.ask("/a", "Range: bytes=9-"))
+        await download.half.wait()
+        download.cut = True
+        download.may.set()
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionResetError)):
+            await asking
+        await until(lambda: not files(tmp_path))
+
+
 # --- several workers
 
 
@@ -373,6 +460,21 @@ async def test_a_slow_client_of_another_worker_holds_up_nobody(tmp_path: Path) -
         download.may.set()
         assert await together(first, fast, late) == [True] * 3
         assert await slow.reader.readexactly(SIZE) == BODY
+        assert download.requests == 1
+
+
+async def test_a_part_is_had_from_the_fetch_of_another_worker(tmp_path: Path) -> None:
+    download = Download("counted")
+    async with (
+        ScriptedOrigin(download.script) as origin,
+        running_workers(config(origin.url, tmp_path, workers=2), tmp_path, 2) as (one, two),
+    ):
+        whole = asyncio.create_task(one.ask("/a"))
+        await download.half.wait()
+        part = await two.ask("/a", "Range: bytes=100-199")
+        assert (part.status, part.body) == (206, BODY[100:200])
+        download.may.set()
+        assert (await whole).body == BODY
         assert download.requests == 1
 
 
@@ -426,8 +528,7 @@ async def test_clients_of_another_worker_see_it_broken_too(tmp_path: Path, how: 
 
 def peers_of(edge: Running) -> list[asyncio.Transport]:
     """The connections of other workers to this one that read along."""
-    bodies = [flight._body for flight in edge.worker.hall.fetcher.flights.flights.values()]
-    doors = [reader.door for body in bodies if body is not None for reader in body.readers if reader.filed]
+    doors = [reader.door for body in bodies_of(edge) for reader in body.readers if reader.filed]
     return [door._protocol.transport for door in doors if isinstance(door, PeerExchange)]
 
 

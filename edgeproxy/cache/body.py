@@ -8,10 +8,12 @@ Rule 3: what is dropped from memory for the file's sake was written there before
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import Protocol
 
 from edgeproxy.cache.body_file import BodyFile
+from edgeproxy.cache.ranges import Part
 from edgeproxy.door import Door
 
 AHEAD = 256 * 1024  # bytes held for the slowest reader of what is neither recorded nor in a file
@@ -42,25 +44,30 @@ class Spool(Protocol):
 class Reader:
     """Where one door stands in the body. `filed`: it gets nothing but what is in the file."""
 
-    __slots__ = ("_body", "_due", "_over", "at", "door", "filed", "position")
+    __slots__ = ("_body", "_due", "_first", "_until", "at", "door", "filed", "over", "position")
 
-    def __init__(self, body: Body, door: Door, *, filed: bool) -> None:
+    def __init__(self, body: Body, door: Door, part: Part | None, *, filed: bool) -> None:
         self._body = body
         self.door = door
         self.filed = filed
+        self._first, self._until = part or (0, sys.maxsize)
         self.position = 0  # chunks it had
-        self.at = 0  # bytes it had
+        self.at = 0  # bytes it had, or wants nothing of
+        if self._first > body.start:
+            self.position, self.at = body.dropped, body.start
+        else:
+            self.at = self._first
         self._due = False  # its next turn is arranged
-        self._over = False
+        self.over = False
         door.on_drain = self._drained
         door.on_gone = body.trim
 
     def pump(self) -> None:
         """Write what the door has not had yet, as long as it takes it."""
-        if self._over:
+        if self.over:
             return
         body, door = self._body, self.door
-        while door.writable and not door.gone:
+        while door.writable and not door.gone and self.at < self._until:
             if self.position < body.dropped:
                 if self.at < body.start:
                     self._read_file()
@@ -70,9 +77,8 @@ class Reader:
                 break
             data = body.chunks[self.position - body.dropped]
             self.position += 1
-            self.at += len(data)
-            door.write(data)
-        if not self._due and (body.ended or (self.filed and not body.filed)):
+            self._give(data)
+        if not self._due and (body.ended or self.at >= self._until or (self.filed and not body.filed)):
             self._finish()
 
     def _drained(self) -> None:
@@ -85,13 +91,20 @@ class Reader:
         if spool is None or self._due or body.broken:
             return
         end = min(body.start, self.at + PIECE)
-        data = spool.read(self.at, end)
-        self.at = end
         if end == body.start:
             self.position = body.dropped
         self._due = True
         spool.soon(self._next)
-        self.door.write(data)
+        self._give(spool.read(self.at, end))
+
+    def _give(self, data: bytes) -> None:
+        """Write what the door wants of these bytes, the next ones."""
+        before, end = self._first - self.at, self._until - self.at
+        self.at += len(data)
+        if before > 0 or end < len(data):
+            data = data[max(before, 0) : max(end, 0)]
+        if data:
+            self.door.write(data)
 
     def _next(self) -> None:
         self._due = False
@@ -99,13 +112,13 @@ class Reader:
 
     def _finish(self) -> None:
         body, door = self._body, self.door
-        whole = body.ended and not body.broken and self.at == body.size
+        whole = self.at >= self._until or (body.ended and not body.broken and self.at == body.size)
         lost = body.broken or (self.filed and not body.filed)
         if not whole:
             near = not self.filed and body.dropped <= self.position < body.dropped + len(body.chunks)
             if not lost or near:
                 return  # what came before a break is given, unless it is far behind
-        self._over = True
+        self.over = True
         door.on_drain = door.on_gone = None
         if whole:
             door.end()
@@ -181,9 +194,9 @@ class Body:
         for data in self.chunks:
             spool.add(data)
 
-    def read_by(self, door: Door, *, filed: bool = False) -> None:
-        """Let `door` have the body from the start; only while it is shareable."""
-        reader = Reader(self, door, filed=filed)
+    def read_by(self, door: Door, part: Part | None = None, *, filed: bool = False) -> None:
+        """Let `door` have the body from the start, or part of it; only while it is shareable."""
+        reader = Reader(self, door, part, filed=filed)
         self.readers.append(reader)
         if self.size or self.ended:
             reader.pump()
@@ -225,7 +238,7 @@ class Body:
         """Drop what nobody needs, and hold back the origin for the slowest reader."""
         if self.recording:
             return
-        self.readers = [reader for reader in self.readers if not reader.door.gone]
+        self.readers = [reader for reader in self.readers if not (reader.over or reader.door.gone)]
         spool, filed = self.spool, self.filed
         if not self.readers and not self.ended and self._stop is not None and not (filed and self.lasting):
             self.ended = self.broken = True

@@ -13,7 +13,7 @@ from typing import cast
 
 from edgeproxy.cache.entry import Entry
 from edgeproxy.http.dates import parse_date
-from edgeproxy.http.message import Field, Pieces, Request, Response
+from edgeproxy.http.message import Field, Headers, Pieces, Request, Response
 from edgeproxy.http.wire import JOIN_BELOW, response
 
 MAX_SPECS = 32  # ranges in one field
@@ -30,7 +30,9 @@ def partial(request: Request, entry: Entry) -> Response | None:
     """The 206 or 416 that a GET with Range asks for; None when the whole response is the answer."""
     value = request.headers.get(b"range")
     whole = entry.response
-    if value is None or request.method != b"GET" or whole.status != 200 or not _still(request, entry):
+    if value is None or request.method != b"GET" or whole.status != 200:
+        return None
+    if not _still(request, entry.etag, entry.last_modified):
         return None
     size = len(whole.body)
     parts = parse_range(value, size)
@@ -49,6 +51,18 @@ def partial(request: Request, entry: Entry) -> Response | None:
         fields.append((b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, size)))
         return response(206, fields, whole.body[start:end])
     return _multipart(fields, parts, whole.body, entry.key)
+
+
+def only_part(request: Request, headers: Headers, size: int) -> Part | None:
+    """The one part that a GET wants of a 200 with this head and a body of `size` bytes; None when it wants
+    several, or none that there is, or all."""
+    value = request.headers.get(b"range")
+    if value is None or request.method != b"GET":
+        return None
+    if not _still(request, headers.get(b"etag"), headers.get(b"last-modified")):
+        return None
+    parts = joined(parse_range(value, size) or [])
+    return parts[0] if len(parts) == 1 else None
 
 
 def parse_range(value: bytes, size: int) -> list[Part] | None:
@@ -93,14 +107,14 @@ def joined(parts: list[Part]) -> list[Part]:
     return result
 
 
-def _still(request: Request, entry: Entry) -> bool:
-    """Does If-Range, when there is one, name the response that is stored? (§13.1.5, strong comparison)"""
+def _still(request: Request, etag: bytes | None, last_modified: bytes | None) -> bool:
+    """Does If-Range, when there is one, name what has these validators? (§13.1.5, strong comparison)"""
     wanted = request.headers.get(b"if-range")
     if wanted is None:
         return True
     if wanted[:1] == b'"' or wanted[:2] == b"W/":
-        return entry.etag is not None and wanted == entry.etag and wanted[:2] != b"W/"
-    date, modified = parse_date(wanted), parse_date(entry.last_modified)
+        return etag is not None and wanted == etag and wanted[:2] != b"W/"
+    date, modified = parse_date(wanted), parse_date(last_modified)
     return date is not None and date == modified
 
 
