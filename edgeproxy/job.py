@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from edgeproxy.cache.cache_status import cache_status, x_cache
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.rfc9111 import BY_ANSWER
-from edgeproxy.cache.settle import cache_status, x_cache
 from edgeproxy.compress import PressedDoor
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Fetch, Serve

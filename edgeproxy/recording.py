@@ -9,11 +9,12 @@ from typing import Protocol
 from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.body import Body
 from edgeproxy.cache.body_file import BodyFile
+from edgeproxy.cache.cache_status import cache_status
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight
 from edgeproxy.cache.ranges import Part, only_part
 from edgeproxy.cache.rule import CacheRule
-from edgeproxy.cache.settle import Store, build_entry, cache_status, serve_entry, tells_all
+from edgeproxy.cache.settle import Store, build_entry, serve_entry, tells_all
 from edgeproxy.compress import Brake, PressedBody
 from edgeproxy.errors import OriginError
 from edgeproxy.http.answer_head import AnswerHead

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from edgeproxy.cache.body_file import BodyFile
+from edgeproxy.cache.cache_status import cache_status, x_cache
 from edgeproxy.cache.conditional import answer, freshened_fields, validates
 from edgeproxy.cache.entry import Entry, Location, make_stamp
 from edgeproxy.cache.key import location_of, variant_key
@@ -274,35 +275,3 @@ def serve_entry(
     said = x_cache(cause, fwd_status) if rule.x_cache else b""
     stamp = make_stamp(int(now), entry.age(now), status, said)
     return Serve(answer(request, entry), cause, stamp)
-
-
-def x_cache(cause: Cause, fwd_status: int) -> bytes:
-    """What X-Cache says of an answer that the origin was asked for; there is no standard for it."""
-    if cause is Cause.STALE_ERROR:
-        return b"STALE"
-    if cause in (Cause.BYPASS, Cause.METHOD):
-        return b"BYPASS"
-    return b"REVALIDATED" if fwd_status == 304 else b"MISS"
-
-
-def cache_status(
-    ident: bytes,
-    cause: Cause,
-    fwd_status: int,
-    *,
-    stored: bool = False,
-    collapsed: bool = False,
-    ttl: int | None = None,
-    detail: str = "",
-) -> bytes:
-    """The Cache-Status member of an answer that was forwarded (RFC 9211 §2)."""
-    value = b"%b; fwd=%b; fwd-status=%d" % (ident, cause.word, fwd_status)
-    if stored:
-        value += b"; stored"
-    if collapsed:
-        value += b"; collapsed"
-    if ttl is not None:
-        value += b"; ttl=%d" % ttl
-    if detail:
-        value += b"; detail=" + detail.encode()
-    return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from edgeproxy.cache.settle import cache_status
+from edgeproxy.cache.cache_status import cache_status
 from edgeproxy.clock import steady
 from edgeproxy.http.message import Field
 from edgeproxy.http.wire import apply_edits, render_fields

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from edgeproxy.cache.cache_status import cache_status
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.invalidation import invalidation_targets
 from edgeproxy.cache.key import primary_key
@@ -16,7 +17,6 @@ from edgeproxy.cache.settle import (
     Store,
     UseStale,
     build_entry,
-    cache_status,
     on_failure,
     serve_entry,
     settle,

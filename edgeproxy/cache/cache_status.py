@@ -1,0 +1,37 @@
+"""What `Cache-Status` and `X-Cache` say of an answer that the origin was asked for."""
+
+from __future__ import annotations
+
+from edgeproxy.decision import Cause
+
+
+def x_cache(cause: Cause, fwd_status: int) -> bytes:
+    """What X-Cache says of an answer that the origin was asked for; there is no standard for it."""
+    if cause is Cause.STALE_ERROR:
+        return b"STALE"
+    if cause in (Cause.BYPASS, Cause.METHOD):
+        return b"BYPASS"
+    return b"REVALIDATED" if fwd_status == 304 else b"MISS"
+
+
+def cache_status(
+    ident: bytes,
+    cause: Cause,
+    fwd_status: int,
+    *,
+    stored: bool = False,
+    collapsed: bool = False,
+    ttl: int | None = None,
+    detail: str = "",
+) -> bytes:
+    """The Cache-Status member of an answer that was forwarded (RFC 9211 §2)."""
+    value = b"%b; fwd=%b; fwd-status=%d" % (ident, cause.word, fwd_status)
+    if stored:
+        value += b"; stored"
+    if collapsed:
+        value += b"; collapsed"
+    if ttl is not None:
+        value += b"; ttl=%d" % ttl
+    if detail:
+        value += b"; detail=" + detail.encode()
+    return value
