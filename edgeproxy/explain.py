@@ -65,6 +65,7 @@ def explain(
         origin_why="" if answered else _why_that_origin(route, ctx),
         servers=() if answered or not ctx.origin else _servers(parts, ctx.origin),
         hedge="" if answered or not ctx.origin else _hedge(parts, ctx.origin, visit),
+        mirror="" if answered else _mirror(route, ctx),
     )
 
 
@@ -135,6 +136,15 @@ def _hedge(parts: Parts, origin: str, visit: Visit) -> str:
     if visit.request.method not in SAFE or visit.route.websocket is not None:
         return "no: only for safe methods without a body"
     return f"another server after {1000 * rule.after:g}ms without an answer, at most {100 * rule.share:g} %"
+
+
+def _mirror(route: Route, ctx: Context) -> str:
+    rule = route.mirror
+    if rule is None or route.websocket is not None:
+        return ""
+    if not rule.may_reach(ctx):
+        return f"no: residency keeps this client from {rule.origin}"
+    return f"{rule.origin} gets a copy of {rule.percent:g} % of such requests, those with a body left out"
 
 
 def explain_config(

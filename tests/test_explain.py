@@ -30,13 +30,15 @@ routes:
   - {{name: near, match: {{path: /near}}, origin: nearest}}
   - {{name: mapped, match: {{path: /mapped}}, origin: {{by_country: {{DE: us}}, otherwise: eu}}}}
   - {{name: tested, match: {{path: /tested}}, policies: [{{ab: home}}], origin: eu}}
+  - {{name: copied, match: {{path: /copied}}, origin: eu, mirror: {{origin: us, percent: 10}}}}
   - {{name: bare, match: {{path: /bare, methods: [POST]}}, cache: false, origin: eu}}
 """
 FRANKFURT, NOBODY = "192.0.2.1", "233.252.0.1"
+CONFINED = CONFIG.replace("geo: {", "geo: {residency: [{places: [EU], origins: [eu]}], ")
 
 
-def told(path: str, client: str = FRANKFURT, method: str = "GET") -> Explanation:
-    config = read_config(parse(CONFIG.encode(), "edge.yaml", ROOT, {}))
+def told(path: str, client: str = FRANKFURT, method: str = "GET", text: str = CONFIG) -> Explanation:
+    config = read_config(parse(text.encode(), "edge.yaml", ROOT, {}))
     return explain_config(config, method, f"http://example.com{path}", client, [])
 
 
@@ -69,6 +71,21 @@ def test_it_says_when_a_second_server_would_be_asked(path: str, method: str, say
     explanation = told(path, method=method)
     assert explanation.hedge == says
     assert (f"hedge {says}" in explanation.as_tree()) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("path", "client", "text", "says"),
+    [
+        ("/copied", FRANKFURT, CONFIG, "us gets a copy of 10 % of such requests, those with a body left out"),
+        ("/copied", NOBODY, CONFINED, "us gets a copy of 10 % of such requests, those with a body left out"),
+        ("/copied", FRANKFURT, CONFINED, "no: residency keeps this client from us"),
+        ("/one", FRANKFURT, CONFIG, ""),
+    ],
+)
+def test_it_says_who_else_gets_a_copy(path: str, client: str, text: str, says: str) -> None:
+    explanation = told(path, client, text=text)
+    assert explanation.mirror == says
+    assert (f"mirror {says}" in explanation.as_tree()) == bool(says)
 
 
 def test_the_key_is_that_of_the_request_that_goes_on() -> None:

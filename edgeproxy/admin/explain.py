@@ -39,6 +39,7 @@ class Explanation:
     origin_why: str = ""  # what its choice decided
     servers: tuple[str, ...] = ()  # in the order they would be tried
     hedge: str = ""  # when another one would be asked as well
+    mirror: str = ""  # who else gets a copy
 
     def as_dict(self) -> dict[str, object]:
         """For JSON. Every key is always there."""
@@ -80,6 +81,7 @@ class Explanation:
             "why": self.origin_why or None,
             "servers": list(self.servers),
             "hedge": self.hedge or None,
+            "mirror": self.mirror or None,
         }
 
     def as_tree(self) -> str:
@@ -98,8 +100,9 @@ class Explanation:
             said = (("key", self.key), ("stored", self.stored), ("answer", self.filled))
             branches.append((_row("cache", self.cache), [f"{name} {value}" for name, value in said if value]))
         if self.origin:
-            hedge = [f"hedge {self.hedge}"] if self.hedge else []
-            branches.append((_row("origin", self.origin, self.origin_why), [*self.servers, *hedge]))
+            said = (("hedge", self.hedge), ("mirror", self.mirror))
+            leaves = [*self.servers, *[f"{name} {value}" for name, value in said if value]]
+            branches.append((_row("origin", self.origin, self.origin_why), leaves))
         if self.status:
             branches.append(
                 (_row("answer", f"{self.status}, from a policy: neither cache nor origin is asked"), [])
