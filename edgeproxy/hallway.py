@@ -83,6 +83,7 @@ class Hallway:
         self._meters = meters
         self._prefix = prefix
         self._ids = count(1)
+        self._new_id = self.next_request_id  # bound once
         self._stamps: dict[str, bytes] = {}
         self._waiting = WaitingRoom(self._resume)
         self._purge_log = purge_log
@@ -96,7 +97,7 @@ class Hallway:
         """Context and decision of one request. Never raises: what fails becomes a 500."""
         if self._purged[0] != visit.edge.store.position:
             self.catch_up(now)
-        ctx = Context(now, wall, visit.client, visit.route.name, self.next_request_id)
+        ctx = Context(now, wall, visit.client, visit.route.name, self._new_id)
         try:
             return ctx, decide(visit, ctx)
         except Exception:

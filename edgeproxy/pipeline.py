@@ -136,7 +136,7 @@ def _with_known_codings(request: Request) -> Request:
     )
 
 
-def decide(visit: Visit, ctx: Context, *, resumed: Delay | None = None) -> Decision:
+def decide(visit: Visit, ctx: Context, resumed: Delay | None = None) -> Decision:
     """What to do with this request. A policy that raises fails open or closed, as it declares.
 
     `resumed`: that delay is over. Nothing that was asked before is asked or spent again.
@@ -168,7 +168,7 @@ def decide(visit: Visit, ctx: Context, *, resumed: Delay | None = None) -> Decis
     if rule is None:
         return PASS
     key = visit.key(rule, ctx)
-    return lookup(visit.edge.store, rule, key, visit.request, ctx, simple=visit.simple, plain=visit.plain)
+    return lookup(visit.edge.store, rule, key, visit.request, ctx, visit.simple, visit.plain)
 
 
 def _asked(visit: Visit, ctx: Context) -> Serve | Delay | None:

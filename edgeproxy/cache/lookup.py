@@ -19,7 +19,6 @@ def lookup(
     key: bytes,
     request: Request,
     ctx: Context,
-    *,
     simple: bool = False,
     plain: bool = False,
 ) -> Decision:

@@ -55,7 +55,7 @@ class EdgeProtocol(Ending):
         visit = Visit(self.hall.edge, request)
         if keep_alive and not http10:
             self.visit = visit
-        self._answer(visit, keep_alive=keep_alive, http10=http10)
+        self._answer(visit, keep_alive, http10)
 
     def _switching(self, rest: bytes) -> bool:
         exchange = self.exchange
@@ -73,7 +73,7 @@ class EdgeProtocol(Ending):
 
     # --- answering
 
-    def _answer(self, visit: Visit, *, keep_alive: bool, http10: bool) -> None:
+    def _answer(self, visit: Visit, keep_alive: bool, http10: bool) -> None:
         """Decide, and write at once what can be written at once."""
         hall = self.hall
         now = steady()

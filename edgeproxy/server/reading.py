@@ -74,7 +74,7 @@ class RequestReader(HttpToolsProtocol):
         """The head of a request is complete."""
         raise NotImplementedError
 
-    def _answer(self, visit: Visit, *, keep_alive: bool, http10: bool) -> None:
+    def _answer(self, visit: Visit, keep_alive: bool, http10: bool) -> None:
         """It has no body, and it is its turn."""
         raise NotImplementedError
 
@@ -115,7 +115,7 @@ class RequestReader(HttpToolsProtocol):
                 if visit is None or visit.edge is not self.hall.edge:
                     visit = revisit(self, line)
                 if visit is not None:
-                    self._answer(visit, keep_alive=True, http10=False)
+                    self._answer(visit, True, False)  # by place: keywords would cost more
                     return
         if self.closing:
             if self.draining:
