@@ -179,7 +179,7 @@ class Trip:
         connection, self.connection = self.connection, None
         if connection is not None:
             self._avoid += (connection.server.index,)
-            if not (reused and error.retry is Retry.IDEMPOTENT):  # closing what is idle is no failure
+            if not (reused and error.retry is not Retry.NEVER):  # closing what is idle is no failure
                 self.upstream.failed(connection.server, error)
         hedge = self._hedge
         if hedge is not None and hedge.asking:

@@ -9,7 +9,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVariableType] - half typed
 
@@ -21,7 +21,7 @@ from edgeproxy.origin.tls import ResumingContext, tls_error
 
 HEAD_START = 0.25  # seconds that an address has before the next one is tried beside it
 
-Build = Callable[[], OriginConnection]
+P = TypeVar("P", bound=asyncio.Protocol)  # what speaks on the connection
 
 
 class Dialer:
@@ -46,7 +46,7 @@ class Dialer:
         self._server_name = (server_name or url.host) if url.tls else None
         self._allow_private = allow_private
 
-    async def open(self, build: Build) -> OriginConnection:
+    async def open(self, build: Callable[[], P]) -> P:
         """A new connection made by `build`. Raises OriginError."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._timeout
@@ -64,8 +64,8 @@ class Dialer:
             raise connect_error(error) from None
 
     async def _connect(
-        self, loop: asyncio.AbstractEventLoop, build: Build, addresses: list[str], until: float
-    ) -> OriginConnection:
+        self, loop: asyncio.AbstractEventLoop, build: Callable[[], P], addresses: list[str], until: float
+    ) -> P:
         while True:
             async with asyncio.timeout_at(until):
                 address, connected = await self._race(addresses)
@@ -106,9 +106,9 @@ class Dialer:
         """Is the server known by a name, which may move?"""
         return not self._url.socket and not is_address(self._url.host)
 
-    def outdated(self, connection: OriginConnection) -> bool:
+    def outdated(self, transport: asyncio.Transport) -> bool:
         """Does the server's name no longer resolve to what this is connected to? May look it up anew."""
-        peer = connection._transport.get_extra_info("peername")
+        peer = transport.get_extra_info("peername")
         return peer is not None and self._resolver.outdated(self._url.host, peer[0])
 
 

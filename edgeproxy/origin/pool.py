@@ -206,7 +206,7 @@ class Pool:
         """Let go of connections to addresses that a server's name no longer has. Called once a second."""
         for connection in list(self._members):
             server = connection.server
-            if server.dialer.named and server.dialer.outdated(connection):
+            if server.dialer.named and server.dialer.outdated(connection._transport):
                 self._members[connection] = -NEVER  # closed when it comes back
                 if connection in server.idle:
                     connection.close_idle()

@@ -6,28 +6,33 @@ Everything here waits: for a slot of the pool, for names and handshakes. `Upstre
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
+from typing import Any
 
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.origin.balance import NONE_LEFT
 from edgeproxy.origin.breaker import Breaker
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.pool import Pool, Server
-from edgeproxy.origin.settings import Origin
+from edgeproxy.origin.settings import Origin, Timeouts
 from edgeproxy.origin.standing import HOLD_DOWN, HOLD_SILENT, Roster
 from edgeproxy.origin.sweeper import Sweeper
 
 _SILENT = frozenset({"connection_timeout", "dns_timeout"})
 
 
-def connection_class(protocol: str) -> type[OriginConnection]:
-    """What speaks `origins.<name>.protocol`. HTTP/2 is loaded only where it is spoken."""
+def opener(
+    protocol: str, pool: Pool, server: Server, timeouts: Timeouts, sweeper: Sweeper
+) -> Callable[[], Coroutine[Any, Any, OriginConnection]]:
+    """How a connection to this server is opened that speaks `origins.<name>.protocol`. HTTP/2 is loaded only
+    where it is spoken: there it is a place on a connection."""
     if protocol != "h2":
-        return OriginConnection
-    from edgeproxy.origin.http2 import Http2Connection
+        build = partial(OriginConnection, pool, server, timeouts, sweeper)
+        return lambda: server.dialer.open(build)
+    from edgeproxy.origin.http2_links import Links
 
-    return Http2Connection
+    return Links(pool, server, timeouts, sweeper).open
 
 
 class Reach:
@@ -36,13 +41,12 @@ class Reach:
     __slots__ = (
         "_breaker",
         "_cap",
-        "_connection",
         "_dial_time",
+        "_openers",
         "_retries",
         "_roster",
         "_servers",
         "_sweeper",
-        "_timeouts",
         "_trial_time",
         "pool",
         "shed",
@@ -55,13 +59,14 @@ class Reach:
         self._roster = roster
         self._breaker = breaker
         self._sweeper = sweeper
-        self._connection = connection_class(origin.protocol)
-        self._timeouts = origin.timeouts
         self._dial_time = origin.timeouts.connect
         self._trial_time = origin.timeouts.connect + origin.timeouts.first_byte
         self._retries = origin.retries
         self._cap = origin.max_connections_per_server or math.inf
         self.pool = Pool(origin, servers, sweeper, self._has_room)
+        self._openers = [
+            opener(origin.protocol, self.pool, server, origin.timeouts, sweeper) for server in servers
+        ]
         self.shed = 0  # requests refused because the breaker was open, ever
 
     async def connect(self, key: bytes = b"", avoid: Collection[int] = ()) -> OriginConnection:
@@ -140,9 +145,7 @@ class Reach:
     async def _open(self, server: Server) -> OriginConnection:
         server.open += 1
         try:
-            connection = await server.dialer.open(
-                partial(self._connection, self.pool, server, self._timeouts, self._sweeper)
-            )
+            connection = await self._openers[server.index]()
             if connection.closed:
                 raise connection.refusal or OriginError(
                     "connection_terminated", 502, Retry.ANY, "closed as soon as it was open"

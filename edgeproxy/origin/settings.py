@@ -200,9 +200,9 @@ class Origin(Model):
     timeouts: Timeouts = Timeouts()
     """Deadlines per phase."""
     max_connections: int = Field(default=1024, ge=1, le=65536)
-    """Open connections to all servers together, per worker."""
+    """Open connections to all servers together, per worker; with `h2`, requests at once."""
     max_connections_per_server: int | None = Field(default=None, ge=1, le=65536)
-    """Open connections to one server, per worker; default: no limit of its own."""
+    """The same for one server; default: no limit of its own."""
     max_idle: int = Field(default=64, ge=0, le=65536)
     """Unused connections kept per server and worker."""
     queue: Queue = Queue()

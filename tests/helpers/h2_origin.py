@@ -21,9 +21,15 @@ from h2.events import (
     TrailersReceived,
     WindowUpdated,
 )
+from h2.settings import SettingCodes, Settings
 
 Fields = list[tuple[bytes, bytes]]
 Script = Callable[["Stream"], Awaitable[None]]
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+    """A frame of HTTP/2 (RFC 9113 §4.1), be it right or wrong."""
+    return len(payload).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + payload
 
 
 class Stream:
@@ -89,6 +95,8 @@ class _Peer(asyncio.Protocol):
         self.origin = origin
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding=False))
         self.streams: dict[int, Stream] = {}
+        self.unheard = b""
+        self.resets: list[tuple[int, int]] = []  # (stream, code) that came
         self.window = asyncio.Event()
         self.drained = asyncio.Event()
         self.drained.set()
@@ -99,8 +107,14 @@ class _Peer(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.origin.peers.append(self)
+        if not self.origin.mute:
+            self.speak()
+
+    def speak(self) -> None:
+        self.h2.local_settings = Settings(client=False, initial_values=self.origin.settings)
         self.h2.initiate_connection()
         self.flush()
+        self.data_received(self.unheard)
 
     def flush(self) -> None:
         self.transport.write(self.h2.data_to_send())
@@ -112,6 +126,9 @@ class _Peer(asyncio.Protocol):
         self.drained.set()
 
     def data_received(self, data: bytes) -> None:
+        if self.origin.mute:
+            self.unheard += data
+            return
         for event in self.h2.receive_data(data):
             if isinstance(event, RequestReceived):
                 stream = Stream(self, event.stream_id, list(event.headers))
@@ -127,6 +144,7 @@ class _Peer(asyncio.Protocol):
                 self.streams[event.stream_id].ended.set()
             elif isinstance(event, StreamReset):
                 self.streams[event.stream_id].reset.set()
+                self.resets.append((event.stream_id, int(event.error_code)))
             elif isinstance(event, WindowUpdated):
                 self.window.set()
         self.flush()
@@ -137,11 +155,14 @@ class _Peer(asyncio.Protocol):
 
 
 class H2Origin:
-    """Listens on a free port of the loopback while it is entered. With `reads` false no window is opened."""
+    """Listens on a free port of the loopback while it is entered. With `reads` false no window is opened;
+    while it is `mute` it says nothing, until its peers `speak`."""
 
     def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
         self.script = script
         self.reads = True
+        self.mute = False
+        self.settings: dict[SettingCodes, int] = {}
         self.peers: list[_Peer] = []
         self.streams: list[Stream] = []
         self._tls = tls
