@@ -114,6 +114,7 @@ class Parts:
     def install(self) -> None:
         """Put this configuration in force; requests in flight keep the one they began with."""
         self.hall.edge = self.edge
+        self.hall.known_heads.clear()
         self.hall.limits = self._limits
         self.hall.trials = self.trials
         self.hall.fetcher.adopt(self.upstreams, self.trusted.forwarded_fields, self._origin_meters)

@@ -25,6 +25,7 @@ from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.outcome import Outcome
 from edgeproxy.pipeline import Edge, Visit, decide
 from edgeproxy.purge_log import PurgeLog
+from edgeproxy.visits import KnownHeads
 from edgeproxy.waiting import WaitingRoom
 
 logger = logging.getLogger("edgeproxy.door")
@@ -76,6 +77,7 @@ class Hallway:
         self.log = log
         self.trials = trials  # swapped by a reload
         self.draining = False
+        self.known_heads = KnownHeads()
         self.connections: set[_Connection] = set()
         self.proxy_protocol_ports: frozenset[int] = frozenset()
         self.date = DateLine()

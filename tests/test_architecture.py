@@ -51,7 +51,7 @@ LAYERS = [
     {"cache", "policies", "origin", "observe"},
     {"routes"},
     {"feeds", "pipeline", "flight_table", "purge_journal", "large_files", "spool"},
-    {"peers", "tunnel", "expect", "compress", "waiting"},
+    {"peers", "tunnel", "expect", "compress", "waiting", "visits"},
     {"outgoing"},
     {"hedge"},
     {"trip"},

@@ -26,6 +26,7 @@ from edgeproxy.http.proxy_protocol import Complete, parse
 from edgeproxy.http.target import split_target
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.repeated import learn, revisit
+from edgeproxy.visits import Visits
 
 if TYPE_CHECKING:
     from edgeproxy.hallway import Hallway
@@ -52,7 +53,7 @@ class RequestReader(HttpToolsProtocol):
         self.at_rest = True  # between two messages, and nothing is under way
         self.proxied: bytes | None = None  # PROXY protocol header not yet complete
         self.known: bytes | None = None  # the field lines of the last plain request, and what it led to
-        self.visits: dict[bytes, Visit] = {}
+        self.visits = Visits()
         self.unread = b""  # came together with what is answered now
         # per request being parsed
         self.begun = 0  # heads begun in this read

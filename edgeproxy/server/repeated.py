@@ -1,5 +1,6 @@
 """Heads that repeat: one whose field lines are, byte for byte, those of the connection's last request is not
-parsed again. Clients repeat them, and the same bytes mean the same; only the request line is read.
+parsed again. Clients repeat them, and the same bytes mean the same; only the request line is read. What
+follows from them is shared by all connections of the client.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 LONGEST_REPEATED = 4096  # bytes of field lines kept for comparing
 LONGEST_LINE = 1024  # and of a request line
-VISITS = 16  # request lines remembered with them
 _LINE = re.compile(rb"(GET|HEAD) (/[!-\"$-\[\]^-~]*)")
 
 
@@ -29,11 +29,9 @@ def learn(reader: RequestReader, data: bytes, visit: Visit) -> None:
     if len(line) > LONGEST_LINE or _LINE.fullmatch(line) is None:
         return
     if rest != reader.known:
-        reader.known = rest
-        reader.visits.clear()
-    elif len(reader.visits) >= VISITS:
-        reader.visits.clear()
-    reader.visits[line] = visit
+        reader.visits = reader.hall.known_heads.visits(reader.peer, reader.scheme, rest)
+        reader.known = reader.visits.fields
+    reader.visits.keep(line, visit)
 
 
 def revisit(reader: RequestReader, line: bytes) -> Visit | None:
@@ -54,7 +52,5 @@ def revisit(reader: RequestReader, line: bytes) -> Visit | None:
         return None
     request = Request(match[1], host, path, query, before.headers, reader.peer, before.secure)
     visit = Visit(reader.hall.edge, request)
-    if len(reader.visits) >= VISITS:
-        reader.visits.clear()
-    reader.visits[line] = visit
+    reader.visits.keep(line, visit)
     return visit

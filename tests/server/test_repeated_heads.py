@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.server.reading import RequestReader
 from edgeproxy.server.repeated import LONGEST_REPEATED, learn
+from edgeproxy.visits import HEADS, VISITS, KnownHeads, Visits
 from tests.helpers.edge import Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -181,8 +183,37 @@ RESTS = st.one_of(
 @settings(max_examples=200, deadline=None)
 def test_what_is_remembered_is_bounded(heads: list[tuple[bytes, bytes]]) -> None:
     reader = object.__new__(RequestReader)
-    reader.known, reader.visits, reader.begun = None, {}, 1
+    reader.known, reader.visits, reader.begun = None, Visits(), 1
+    reader.peer, reader.scheme = "192.0.2.1", "http"
+    known = KnownHeads()
+    reader.hall = SimpleNamespace(known_heads=known)  # type: ignore[assignment]
     for line, rest in heads:
-        learn(reader, line + b" HTTP/1.1\r\n" + rest, object())  # type: ignore[arg-type]
+        learn(reader, line + b" HTTP/1.1\r\n" + rest, SimpleNamespace(edge=1))  # type: ignore[arg-type]
     assert len(reader.known or b"") <= LONGEST_REPEATED
     assert all(line.startswith((b"GET /", b"HEAD /")) for line in reader.visits)
+    for number in range(2 * HEADS):
+        for line in range(2 * VISITS):
+            visits = known.visits("192.0.2.1", "http", b"%d" % number)
+            visits.keep(b"GET /%d" % line, SimpleNamespace(edge=1))  # type: ignore[arg-type]
+            assert len(visits) <= VISITS
+        assert len(known._visits) <= HEADS
+
+
+async def test_connections_of_one_client_share_what_was_found_out(edge: Running) -> None:
+    known = edge.worker.hall.known_heads
+    for _ in range(3):
+        client = await edge.client()
+        for path in ("/x", "/x", "/y", "/stored"):
+            client.send(get(path, "Cookie: a=1"))
+            assert (await client.answer()).body == f"GET {path} HTTP/1.1|Cookie: a=1".encode()
+    (visits,) = known._visits.values()
+    assert list(visits) == [b"GET /x", b"GET /y", b"GET /stored"]
+
+
+def test_other_clients_and_other_lines_share_nothing() -> None:
+    known = KnownHeads()
+    mine = known.visits("192.0.2.1", "http", b"Host: a")
+    assert known.visits("192.0.2.1", "http", b"Host: a") is mine
+    assert known.visits("192.0.2.2", "http", b"Host: a") is not mine
+    assert known.visits("192.0.2.1", "https", b"Host: a") is not mine
+    assert known.visits("192.0.2.1", "http", b"Host: b") is not mine
