@@ -129,11 +129,13 @@ class Hallway:
         if isinstance(fetch, Delay):
             self._waiting.wait(visit, ctx, fetch, door)
             return
-        self.fetcher.start(Job(_onward(visit, ctx), ctx, fetch, door))
+        onward = visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
+        self.fetcher.start(Job(onward, ctx, fetch, door))
 
     def refresh(self, visit: Visit, ctx: Context, fetch: Fetch) -> None:
         """Refresh an entry behind the client's back."""
-        self.fetcher.refresh(Job(_onward(visit, ctx), ctx, fetch, None))
+        onward = visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
+        self.fetcher.refresh(Job(onward, ctx, fetch, None))
 
     def _resume(self, visit: Visit, ctx: Context, delay: Delay, door: Door) -> None:
         """A delay is over. The cache is asked now: what it holds may have changed meanwhile."""
@@ -203,19 +205,20 @@ class Hallway:
     def observe(self, done: Finished, ending: str, now: float) -> None:
         """Count an answer that took time. `ending` is empty, `aborted` or `client-gone`."""
         duration = now - done.started_at
-        report = done.report
-        self.over(done, now)
+        report, ctx, visit = done.report, done.ctx, done.visit
+        if ctx.endings:
+            self.over(done, now)
         status = done.status or 499  # the client left before there was one
-        meters = done.visit.route.meters
+        meters = visit.route.meters
         meters.record(status, report.cause.word, duration, done.sent)
         if report.policy:
             meters.refused(report.policy, report.reason or str(status))
-        if done.ctx.variants:
-            self.trials.record(done.visit.request, done.ctx, status, duration, report.policy)
+        if ctx.variants:
+            self.trials.record(visit.request, ctx, status, duration, report.policy)
         if ending and not report.error:
             report.error = ending
         if self.log is not None:
-            self.log.append(_outcome(done.visit.request, done.ctx, report, status, duration, done.sent))
+            self.log.append(_outcome(visit.request, ctx, report, status, duration, done.sent))
 
     def log_tunnel(self, done: Finished, ending: str, received: int, now: float) -> None:
         """Log a WebSocket that has ended; it was counted when it began. `received` bytes of the client."""
@@ -252,10 +255,6 @@ def _end(ctx: Context, now: float, sent: int, waited: float) -> None:
             ending(now, sent, waited)
         except Exception:
             logger.exception("the end of a request failed; request_id=%s", ctx.request_id)
-
-
-def _onward(visit: Visit, ctx: Context) -> Visit:
-    return visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
 
 
 def _outcome(

@@ -35,7 +35,7 @@ async def failing(folder: Path, door: str, script: Script) -> AsyncGenerator[Run
 
 def counted(edge: Running) -> dict[str, float]:
     errors = edge.worker.parts._origin_meters["main"]._errors
-    return {word: counter._values[counter._column] for word, counter in errors.items()}
+    return {word: counter._values[counter.column] for word, counter in errors.items()}
 
 
 async def logged(folder: Path) -> dict[str, object]:

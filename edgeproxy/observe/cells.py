@@ -152,14 +152,14 @@ class Cells:
 class Counter:
     """A number that only grows."""
 
-    __slots__ = ("_column", "_values")
+    __slots__ = ("_values", "column")
 
     def __init__(self, values: memoryview[float], column: int) -> None:
         self._values = values
-        self._column = column
+        self.column = column
 
     def inc(self, amount: float = 1.0) -> None:
-        self._values[self._column] += amount
+        self._values[self.column] += amount
 
 
 class Gauge:

@@ -204,8 +204,10 @@ class OriginMeters:
             counter = self._result(server, f"{min(status // 100, 5)}xx")
             if len(self._classes) < MAX_CLASSES:
                 self._classes[server, status] = counter
-        counter.inc()
-        self._durations.observe(seconds)
+        durations, values = self._durations, self._slot.values
+        values[counter.column] += 1.0
+        values[durations.buckets[bisect_left(DURATION_BOUNDS, seconds)]] += 1.0
+        values[durations.sum] += seconds
 
     def failed(self, server: str, error: str) -> None:
         """No usable answer. `error` is a key of `errors.ORIGIN_FAILURES`; server `-` if none was asked."""

@@ -98,10 +98,11 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         self._sink = sink
         self._with_body = has_body
         self._written = not has_body
-        total = self._timeouts.total
-        if total:
-            self._limit = self._sweeper.clock() + total
-        self._wait()
+        timeouts, now = self._timeouts, self._sweeper.clock()
+        if timeouts.total:
+            self._limit = now + timeouts.total
+        deadline = NEVER if has_body else now + timeouts.first_byte
+        self.deadline = deadline if deadline < self._limit else self._limit
         if has_body:
             self._head = head
             self._loop.call_soon(self._send_head)
