@@ -18,7 +18,7 @@ from typing import cast
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -99,7 +99,12 @@ def admin_app(state: AdminState) -> Starlette:
             Route("/experiments", api.guarded(api.experiments)),
             Route("/config", api.guarded(api.config)),
         ],
-        exception_handlers={_ProblemError: _on_problem, HTTPException: _on_http_error, Exception: _on_crash},
+        exception_handlers={
+            _ProblemError: _on_problem,
+            HTTPException: _on_http_error,
+            ClientDisconnect: _on_disconnect,
+            Exception: _on_crash,
+        },
     )
 
 
@@ -295,6 +300,10 @@ async def _on_http_error(_request: Request, error: Exception) -> Response:
     error = cast("HTTPException", error)
     detail = "There is nothing here; / lists what there is." if error.status_code == 404 else error.detail
     return _problem(error.status_code, "not-served", detail, error.headers)
+
+
+async def _on_disconnect(_request: Request, _error: Exception) -> Response:
+    return _problem(400, "incomplete", "The body did not arrive whole.")  # nobody is there to read it
 
 
 async def _on_crash(_request: Request, _error: Exception) -> Response:

@@ -334,3 +334,26 @@ async def test_explain_judges_an_answer(client, query, told):
 async def test_explain_refuses_a_status_that_is_none(client, query):
     answer = await client.get(f"/explain?url=http://a.example/&{query}", headers=KNOWN)
     assert_problem(answer, 400, "bad-explain")
+
+
+async def test_who_leaves_in_the_middle_of_a_body_is_no_failure(state: AdminState) -> None:
+    messages: list[dict[str, object]] = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive() -> dict[str, object]:
+        return messages.pop(0)
+
+    async def send(message: object) -> None:
+        """Nobody hears it."""
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/purge",
+        "query_string": b"",
+        "headers": [(b"authorization", KNOWN["Authorization"]), (b"content-type", b"application/json")],
+    }
+    await admin_app(state)(scope, receive, send)  # type: ignore[arg-type]
+    assert state.purge_log.position == 0
