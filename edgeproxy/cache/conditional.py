@@ -10,7 +10,7 @@ from edgeproxy.cache.ranges import partial
 from edgeproxy.http.dates import parse_date
 from edgeproxy.http.message import Field, Headers, Request, Response
 
-_TAG = re.compile(rb'\s*(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
+_TAG = re.compile(rb'(?:W/)?("[\x21\x23-\x7e\x80-\xff]*")\s*(?:,|$)')
 # §3.2 of RFC 9111: what describes the very bytes that are stored is not updated by a 304
 _KEPT = frozenset(
     {

@@ -5,7 +5,6 @@ What is taken from a request is gone for the origin only; conditions and cache k
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -15,8 +14,6 @@ from edgeproxy.http.message import Request, Response
 from edgeproxy.policies.field_names import TOKEN
 from edgeproxy.policies.patterns import Matcher, text_pattern
 from edgeproxy.units import Model
-
-_ATTRIBUTE = re.compile(rb"[ \t]*;[ \t]*")
 
 
 def _name(text: str) -> str:
@@ -114,7 +111,7 @@ class Cookies:
 
 
 def _attributes(value: bytes) -> frozenset[bytes]:
-    return frozenset([part.partition(b"=")[0].strip().lower() for part in _ATTRIBUTE.split(value)[1:]])
+    return frozenset([part.partition(b"=")[0].strip().lower() for part in value.split(b";")[1:]])
 
 
 def _tests(names: tuple[str, ...]) -> list[Matcher]:

@@ -239,6 +239,15 @@ def test_preconditions_of_clients(values: dict[str, str], status: int) -> None:
         assert b"etag" in decision.response.names
 
 
+def test_a_hostile_if_none_match_costs_no_more_than_its_length() -> None:
+    """Would take minutes if each of its spaces were looked at from each of them."""
+    store, _ = stored()
+    for number in range(300):
+        decision = ask(store, {"If-None-Match": f"{number}{' ' * 8000}x"})
+        assert isinstance(decision, Serve)
+        assert decision.response.status == 200
+
+
 def test_without_last_modified_the_date_counts_however_its_name_is_spelled() -> None:
     """RFC 9111 §4.3.2; HTTP/2 origins write names in lower case."""
     wish = request("/a")

@@ -188,6 +188,14 @@ def test_what_cookies_look_like(rule: dict[str, Any], secure: bool, value: str, 
     ]
 
 
+def test_a_hostile_set_cookie_costs_no_more_than_its_length() -> None:
+    """Would take hours if each of its spaces were looked at from each of them."""
+    ctx = context()
+    cookies(http_only=["s"])(request(), ctx)
+    value = b"s=1" + b" " * 10**6 + b"x"
+    assert apply_edits([(b"Set-Cookie", value)], ctx.to_client) == [(b"Set-Cookie", value + b"; HttpOnly")]
+
+
 def test_an_answer_without_cookies_is_not_rendered_again() -> None:
     ctx = context()
     cookies(same_site="lax")(request(), ctx)
