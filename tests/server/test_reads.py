@@ -79,9 +79,9 @@ class Recorder(RequestReader):
             self.heard.append(self.receiving)
         elif keep_alive and not http10:
             self.visit = visit
-        self._answer(visit, keep_alive=keep_alive, http10=http10)
+        self._answer(visit, keep_alive, http10)
 
-    def _answer(self, visit: Visit, *, keep_alive: bool, http10: bool) -> None:
+    def _answer(self, visit: Visit, keep_alive: bool, http10: bool) -> None:
         it = visit.received
         self.heard.append((it.method, it.host, it.path, it.query, tuple(it.headers.raw), keep_alive, http10))
         if not keep_alive:
