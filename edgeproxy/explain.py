@@ -8,6 +8,7 @@ from pathlib import Path
 from edgeproxy.admin.explain import Explanation, Told
 from edgeproxy.build import Parts
 from edgeproxy.cache.account import filled, held
+from edgeproxy.cache.key import shown_key
 from edgeproxy.clock import steady, wall
 from edgeproxy.config import Config
 from edgeproxy.context import Context
@@ -76,11 +77,11 @@ def _cache_word(route: Route, decision: Decision, *, machine: bool) -> str:
     if route.rule is None:
         return "bypass: the route has no cache"
     if isinstance(decision, Fetch):
-        known = "machine tier asked; what is in memory is known to the workers"
+        known = "as the machine tier has it" if machine else "as if nothing were stored"
         word = f"fwd={decision.cause.value}"
         if not decision.key:
             return word
-        return f"{word} ({known if machine else 'what is stored is known to the workers'})"
+        return f"{word} ({known}; what a worker has in memory its answers say, in Cache-Status)"
     return "hit (machine tier)" if machine else "answered by the cache"
 
 
@@ -92,7 +93,7 @@ def _asked(visit: Visit, ctx: Context) -> Visit:
 def _key(visit: Visit, ctx: Context) -> str:
     if visit.route.rule is None:
         return ""
-    return _asked(visit, ctx).key(visit.route.rule, ctx).decode("utf-8", "backslashreplace")
+    return shown_key(_asked(visit, ctx).key(visit.route.rule, ctx))
 
 
 def _held(parts: Parts, visit: Visit, ctx: Context) -> str:

@@ -257,7 +257,7 @@ class Fetcher:
             if job.peer is not None:
                 job.peer.alone()
             elif rule is not None and entry is not None and on_failure(entry, now):
-                serve(job, serve_entry(rule, request, entry, Cause.STALE_ERROR, error.status, now))
+                serve(job, serve_entry(rule, request, entry, Cause.STALE_ERROR, 0, now, detail=error.error))
             else:
                 refuse(job, error)
 

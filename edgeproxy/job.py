@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from edgeproxy.cache.cache_status import cache_status, x_cache
-from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.entry import Entry, status_stamp
 from edgeproxy.cache.rfc9111 import BY_ANSWER
 from edgeproxy.compress import PressedDoor
 from edgeproxy.context import Context
@@ -120,7 +120,8 @@ def refuse(job: Job, error: OriginError) -> None:
         SENTENCES[error.status],
         [(b"Proxy-Status", proxy_status)],
     )
-    door.serve(Serve(answer, job.fetch.cause, reason=error.error))
+    status = cache_status(job.visit.edge.ident, job.fetch.cause, 0, detail=error.error)
+    door.serve(Serve(answer, job.fetch.cause, status_stamp(status), reason=error.error))
 
 
 def relay(trip: Trip, reason: str) -> None:

@@ -131,6 +131,7 @@ class Recording:
             stored=self._body.kept and (not settled.file_size or self._body.filed),
             collapsed=not leads,
             ttl=settled.ttl,
+            detail="" if self._body.kept else "min-uses",
         )
         door.report.cause = job.fetch.cause
         # the one who asked gets all of it, the others what anybody may have

@@ -51,6 +51,7 @@ async def test_min_uses_stores_what_was_asked_for_often_enough(tmp_path: Path, d
     async with edge_of(tmp_path, door, always(FRESH), "min_uses: 3") as (edge, origin):
         said = [(await edge.ask())["cache-status"] for _ in range(4)]
         assert ["stored" in one for one in said] == [False, False, True, False]
+        assert ["detail=min-uses" in one for one in said] == [True, True, False, False]
         assert "hit" in said[3]
         assert len(origin.heads) == 3
 

@@ -58,5 +58,5 @@ def filled(rule: CacheRule, request: Request, status: int, fields: Headers, now:
         if until > verdict.fresh_until:
             said += f", then stale for {until - verdict.fresh_until:.0f} s {when}"
     if verdict.never_stale:
-        said += ", never stale"
+        said += ", never served stale (s-maxage, must-revalidate, proxy-revalidate or no-cache says so)"
     return said + (f", chosen by {b', '.join(verdict.names).decode()}" if verdict.names else "")

@@ -24,8 +24,11 @@ def cache_status(
     ttl: int | None = None,
     detail: str = "",
 ) -> bytes:
-    """The Cache-Status member of an answer that was forwarded (RFC 9211 §2)."""
-    value = b"%b; fwd=%b; fwd-status=%d" % (ident, cause.word, fwd_status)
+    """The Cache-Status member of an answer to a request that was forwarded (RFC 9211 §2); `fwd_status` is 0
+    when nothing came back."""
+    value = b"%b; fwd=%b" % (ident, cause.word)
+    if fwd_status:
+        value += b"; fwd-status=%d" % fwd_status
     if stored:
         value += b"; stored"
     if collapsed:

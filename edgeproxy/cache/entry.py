@@ -189,3 +189,9 @@ def make_stamp(at: int, age: int, status: bytes, x_cache: bytes = b"") -> Stamp:
     if x_cache:
         fields += ((b"X-Cache", x_cache),)
     return Stamp(at, fields, render_fields(fields))
+
+
+def status_stamp(status: bytes) -> Stamp:
+    """The stamp of an answer of the edge's own, which has no age."""
+    fields: tuple[Field, ...] = ((b"Cache-Status", status),)
+    return Stamp(0, fields, render_fields(fields))

@@ -6,6 +6,7 @@ response's Vary.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
 from edgeproxy.cache.entry import Location
@@ -31,14 +32,24 @@ def primary_key(rule: CacheRule, request: Request, query: bytes, ctx: Context) -
 
 def location_of(key: bytes) -> Location:
     """Host, path and query that a primary key begins with."""
-    parts: list[bytes] = []
+    parts = _parts(key)
+    return next(parts), next(parts), next(parts)
+
+
+def shown_key(key: bytes) -> str:
+    """A primary key for people: scheme, host, path with query, and what else the route tells apart."""
+    host, path, query, *dimensions = _parts(key)
+    scheme = b"https" if key.startswith(b"s") else b"http"
+    shown = [scheme, host, path + (b"?" + query if query else b""), *dimensions]
+    return b" ".join(shown).decode("utf-8", "backslashreplace")
+
+
+def _parts(key: bytes) -> Iterator[bytes]:
     at = 1
-    for _ in range(3):
+    while at < len(key):
         colon = key.index(b":", at)
-        end = colon + 1 + int(key[at:colon])
-        parts.append(key[colon + 1 : end])
-        at = end
-    return parts[0], parts[1], parts[2]
+        at = colon + 1 + int(key[at:colon])
+        yield key[colon + 1 : at]
 
 
 def _dimensions(rule: CacheRule, request: Request, ctx: Context) -> list[bytes]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgeproxy.cache.conditional import answer
 from edgeproxy.cache.directives import NONE, Directives, parse_cache_control
-from edgeproxy.cache.entry import Entry
+from edgeproxy.cache.entry import Entry, status_stamp
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.context import Context
@@ -41,7 +41,7 @@ def lookup(
     entry, varied = store.find(key, request.headers)
     if entry is None:
         if wishes.only_if_cached:
-            return _not_cached(request, ctx)
+            return _not_cached(rule, request, ctx)
         if request.method == b"HEAD" or (b"range" in request.headers and not rule.fill_ranges):
             return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS)  # neither fills the cache
         return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS, key)
@@ -54,7 +54,7 @@ def lookup(
     elif _satisfies(wishes, entry, now):
         return hit(rule, request, entry, now)
     if wishes.only_if_cached:
-        return _not_cached(request, ctx)
+        return _not_cached(rule, request, ctx)
     fresh = now < entry.fresh_until and not entry.must_validate
     if request.method == b"HEAD":
         return Fetch(Cause.REQUEST if fresh else Cause.STALE)
@@ -112,8 +112,9 @@ def _immutable(entry: Entry) -> bool:
     return any(parse_cache_control(value).immutable for value in values)
 
 
-def _not_cached(request: Request, ctx: Context) -> Serve:
+def _not_cached(rule: CacheRule, request: Request, ctx: Context) -> Serve:
     answer = problem(
         request, ctx, 504, "only-if-cached", "The cache has no usable answer, and no other was wanted."
     )
-    return Serve(answer, Cause.REQUEST, policy="cache", reason="only-if-cached")
+    stamp = status_stamp(rule.ident + b"; detail=only-if-cached")  # not forwarded, and no hit (RFC 9211 §2)
+    return Serve(answer, Cause.REQUEST, stamp, policy="cache", reason="only-if-cached")

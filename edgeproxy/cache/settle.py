@@ -268,10 +268,14 @@ def serve_entry(
     now: float,
     *,
     stored: bool = False,
+    detail: str = "",
 ) -> Serve:
-    """The stored response after the origin was asked: validated, or standing in for a failure."""
+    """The stored response after the origin was asked: validated, or standing in for a failure. `fwd_status`
+    is 0 where no answer came, and `detail` says why."""
     word = Cause.STALE if cause is Cause.STALE_ERROR else cause
-    status = cache_status(rule.ident, word, fwd_status, stored=stored, ttl=int(entry.fresh_until - now))
+    status = cache_status(
+        rule.ident, word, fwd_status, stored=stored, ttl=int(entry.fresh_until - now), detail=detail
+    )
     said = x_cache(cause, fwd_status) if rule.x_cache else b""
     stamp = make_stamp(int(now), entry.age(now), status, said)
     return Serve(answer(request, entry), cause, stamp)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.cache.key import normalised_query, primary_key, variant_key
+from edgeproxy.cache.key import location_of, normalised_query, primary_key, shown_key, variant_key
 from edgeproxy.context import Place
 from edgeproxy.http.codings import canonical_codings
 from edgeproxy.http.device import device_class
@@ -151,3 +151,18 @@ def test_spellings_of_accept_encoding_are_one_variant(
 )
 def test_the_class_of_a_device(values: dict[str, str], device: bytes) -> None:
     assert device_class(headers(values)) == device
+
+
+@pytest.mark.parametrize(
+    ("section", "query", "shown"),
+    [
+        ({}, "", "http example.com /a"),
+        ({"query": {"deny": ["utm_*"]}}, "utm_x=1&b=2", "http example.com /a?b=2"),
+        ({"vary_on": ["header:X-A", "cookie:c"]}, "", "http example.com /a header:x-a=1 cookie:c"),
+    ],
+)
+def test_a_key_can_be_shown(section: dict[str, object], query: str, shown: str) -> None:
+    wish, made = request("/a", {"X-A": "1"}, query=query), rule(**section)
+    key = primary_key(made, wish, wish.query, context())
+    assert shown_key(key) == shown
+    assert location_of(key) == (b"example.com", b"/a", shown.partition("?")[2].encode())

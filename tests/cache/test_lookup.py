@@ -190,6 +190,7 @@ def test_what_is_not_stored() -> None:
     refused = ask(empty, {"Cache-Control": "only-if-cached"})
     assert isinstance(refused, Serve)
     assert refused.response.status == 504
+    assert refused.stamp.lines == b"Cache-Status: edge; detail=only-if-cached\r\n"
     stale = ask(stored()[0], {"Cache-Control": "only-if-cached, max-age=0"}, 70)
     assert isinstance(stale, Serve)
     assert stale.response.status == 504
@@ -354,6 +355,9 @@ def test_what_is_too_large_is_passed() -> None:
 def test_cache_status_of_a_miss() -> None:
     value = cache_status(b"edge", Cause.URI_MISS, 200, stored=True, collapsed=True, ttl=9, detail="x")
     assert value == b"edge; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=9; detail=x"
+    assert cache_status(b"edge", Cause.MISS, 0, detail="y") == b"edge; fwd=miss; detail=y", (
+        "nothing came back"
+    )
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import pytest
@@ -141,4 +142,18 @@ async def test_a82_outside_of_every_window_a_dead_origin_is_a_502(tmp_path: Path
         await edge.ask()
         await edge.origin.stop()
         edge.age(70)
-        assert (await edge.ask()).status == 502
+        answer = await edge.ask()
+        assert (answer.status, answer["proxy-status"]) == (502, "edge-1; error=connection_refused")
+        assert answer["cache-status"] == "edge-1; fwd=stale; detail=connection_refused"
+
+
+async def test_a82_a_dead_origin_that_is_stood_in_for_sent_no_status(tmp_path: Path, door: str) -> None:
+    async with site(tmp_path, door, same("Cache-Control: max-age=60, stale-if-error=30")) as edge:
+        await edge.ask()
+        await edge.origin.stop()
+        edge.age(70)
+        answer = await edge.ask()
+        assert answer.status == 200
+        assert re.fullmatch(
+            "edge-1; fwd=stale; ttl=-1[01]; detail=connection_refused", answer["cache-status"]
+        )
