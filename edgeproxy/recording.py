@@ -41,7 +41,7 @@ class Recorder(Protocol):
 class Recording:
     """The answer of `trip`, read by the jobs of `flight`; None when nobody else knows of it."""
 
-    __slots__ = ("_body", "_brake", "_fetcher", "_flight", "_rule", "_settled", "_trip")
+    __slots__ = ("_body", "_brake", "_fetcher", "_flight", "_followers", "_rule", "_settled", "_trip")
 
     def __init__(
         self, fetcher: Recorder, trip: Trip, rule: CacheRule, settled: Store, flight: Flight[Job]
@@ -53,6 +53,7 @@ class Recording:
         self._settled = settled
         self._flight = flight
         self._rule = rule
+        self._followers: tuple[tuple[object, ...], AnswerHead] | None = None
         job = trip.job
         self._brake = Brake(connection.pause, connection.resume)
         self._body = Body(
@@ -122,34 +123,23 @@ class Recording:
             else:
                 self._flight.partial.append(job)
             return
-        leads = job is trip.job and not trip.flight
         lent = ""
-        status = cache_status(
-            job.visit.edge.ident,
-            job.fetch.cause,
-            trip.status,
-            stored=self._body.kept and (not settled.file_size or self._body.filed),
-            collapsed=not leads,
-            ttl=settled.ttl,
-            detail="" if self._body.kept else "min-uses",
-        )
         door.report.cause = job.fetch.cause
         # the one who asked gets all of it, the others what anybody may have
-        if leads:
-            fields = client_fields(trip, status)
+        if job is trip.job and not trip.flight:
+            status = self._status(job, collapsed=False)
+            head = AnswerHead(trip.status, client_fields(trip, status), trip.length)
+        elif job.peer is not None:
+            lent = "" if self._body.spool is None else self._body.spool.lend()
+            fields = settled.shared_fields(self._fetcher.clock()) + self._for_peers(lent)
+            head = AnswerHead(trip.status, fields, trip.length)
         else:
-            fields = settled.shared_fields(self._fetcher.clock())
-            if job.peer is not None:
-                lent = "" if self._body.spool is None else self._body.spool.lend()
-                fields += self._for_peers(lent)
-            else:
-                fields += self._for_followers(job, status)
-        if part is None:
-            door.start(AnswerHead(trip.status, fields, trip.length))
-        else:
+            head = self._followers_head(job)
+        if part is not None:
             start, end = part
             said = (b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, settled.file_size))
-            door.start(AnswerHead(206, [*fields, said], end - start))
+            head = AnswerHead(206, [*head.fields, said], end - start)
+        door.start(head)
         self._body.read_by(door, part, filed=bool(lent))
 
     def _part_at_hand(self, job: Job) -> Part | None:
@@ -160,9 +150,28 @@ class Recording:
         part = only_part(job.visit.request, trip.headers, size)
         return part if part is not None and part[0] <= self._body.size + NEAR else None
 
-    def _for_followers(self, job: Job, status: bytes) -> list[Field]:
-        said = [(b"X-Cache", b"MISS")] if self._rule.x_cache else []
-        return [*said, (b"Cache-Status", status), *job.visit.edge.signature]
+    def _status(self, job: Job, *, collapsed: bool) -> bytes:
+        settled, body = self._settled, self._body
+        return cache_status(
+            job.visit.edge.ident,
+            job.fetch.cause,
+            self._trip.status,
+            stored=body.kept and (not settled.file_size or body.filed),
+            collapsed=collapsed,
+            ttl=settled.ttl,
+            detail="" if body.kept or self._trip.flight else "min-uses",
+        )
+
+    def _followers_head(self, job: Job) -> AnswerHead:
+        """One for all who come for the same reason at the same age: it is rendered once."""
+        edge, cause, age = job.visit.edge, job.fetch.cause, self._settled.age(self._fetcher.clock())
+        mark = edge, cause, age, self._body.kept, self._body.filed
+        if self._followers is None or self._followers[0] != mark:
+            said = [(b"X-Cache", b"MISS")] if self._rule.x_cache else []
+            status = (b"Cache-Status", self._status(job, collapsed=True))
+            fields = [*self._settled.fields, (b"Age", b"%d" % age), *said, status, *edge.signature]
+            self._followers = mark, AnswerHead(self._trip.status, fields, self._trip.length)
+        return self._followers[1]
 
     def _for_peers(self, lent: str) -> list[Field]:
         """What another worker needs to decide as this one did, and the file that it may read along."""

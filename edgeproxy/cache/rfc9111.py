@@ -6,7 +6,7 @@ from zlib import crc32
 
 from edgeproxy.cache.deception import is_unlike
 from edgeproxy.cache.directives import FOREVER, Directives, parse_cache_control
-from edgeproxy.cache.rule import HEURISTIC_CAP, CacheRule, Freshness
+from edgeproxy.cache.rule import HEURISTIC_CAP, NEVER, CacheRule, Freshness
 from edgeproxy.cache.targeted import response_control
 from edgeproxy.http.dates import parse_date
 from edgeproxy.http.message import Headers, Request
@@ -14,13 +14,6 @@ from edgeproxy.record import record
 
 # RFC 9110 §15.1, less those that tell one client about its own request (reliability A52)
 HEURISTIC = frozenset({200, 203, 204, 300, 301, 308, 404, 410})
-# Never stored: partial and validation answers, and errors that a crafted request provokes (A52)
-NEVER = frozenset(
-    {
-        206, 304, 400, 401, 403, 406, 407, 408, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428,
-        429, 431, 511,
-    }
-)  # fmt: skip
 UNDERSTOOD = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 501})
 BY_ANSWER = frozenset({"status", "no-store", "private"})  # words for what the answer alone decides
 VARY_NAMES = 16  # a Vary of more names is not worth storing

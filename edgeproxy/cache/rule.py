@@ -13,6 +13,13 @@ from edgeproxy.units import Duration, Model, Size
 
 _STATUS = re.compile(r"[1-5]\d\d|[1-5]xx|any")
 _DIMENSION = re.compile(r"variant|country|group|device|claim:.+|(header|cookie):[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# Never stored: partial and validation answers, and errors that a crafted request provokes (A52)
+NEVER = frozenset(
+    {
+        206, 304, 400, 401, 403, 406, 407, 408, 411, 412, 413, 414, 415, 416, 417, 421, 422, 425, 426, 428,
+        429, 431, 511,
+    }
+)  # fmt: skip
 HEURISTIC_CAP = 86400.0  # seconds a response may be fresh that does not say for how long
 
 
@@ -105,6 +112,8 @@ class CacheSection(Model):
         for status in value:
             if not _STATUS.fullmatch(status):
                 raise ValueError(f"{status!r} is no status; write one like 404, a class like 3xx, or any")
+            if status.isdigit() and int(status) in NEVER:
+                raise ValueError(f"{status} is never stored, whatever is said of its freshness")
         return value
 
     @field_validator("negative")
@@ -115,6 +124,8 @@ class CacheSection(Model):
                 raise ValueError(
                     f"{status} is not an error status; negative takes 400 to 599, like {{404: 10s}}"
                 )
+            if status in NEVER:
+                raise ValueError(f"{status} is never stored: it is about one request of one client")
         return value
 
 

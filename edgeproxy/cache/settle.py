@@ -38,8 +38,11 @@ class Store:
 
     def shared_fields(self, now: float) -> list[Field]:
         """The fields for a client that did not ask for this itself, Age included."""
-        age = max(0, int(now - self.assessment.born))
-        return [*self.fields, (b"Age", b"%d" % age)]
+        return [*self.fields, (b"Age", b"%d" % self.age(now))]
+
+    def age(self, now: float) -> int:
+        """Seconds since it was 0."""
+        return max(0, int(now - self.assessment.born))
 
     def suits(self, request: Request) -> bool:
         """Would this request have got the same answer? (its selecting fields, RFC 9111 §4.1)"""
