@@ -97,7 +97,7 @@ class Recording:
         flight.share(self._body, self.share)
         if trip.job.door is not None:
             trip.job.door.on_gone = None  # the fill goes on without its client: the cache wants it (A69)
-        for job in flight.jobs:
+        for job in sorted(flight.jobs, key=_is_own):
             self.share(job)
         trip.on_done = self._done
         if trip.press is None:
@@ -234,3 +234,8 @@ class Recording:
                     self._rule, request, entry, cause, self._trip.status, now, stored=self._body.kept
                 ),
             )
+
+
+def _is_own(job: Job) -> bool:
+    """Is it of a client of this worker? Other workers go first: they have many of their own who wait."""
+    return job.peer is None

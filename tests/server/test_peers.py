@@ -13,9 +13,11 @@ import pytest
 from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady
 from edgeproxy.flight_table import LONGEST, FlightTable
+from edgeproxy.job import Job
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.peers import Peers
 from edgeproxy.purge_log import PurgeKind
+from edgeproxy.recording import Recording
 from edgeproxy.server.worker import Worker
 from edgeproxy.shared import Shared
 from tests.helpers.edge import Answer, Running, running_workers, serving
@@ -77,6 +79,33 @@ async def test_a_cold_key_is_one_request_to_the_origin_for_all_workers(tmp_path:
         assert counting.requests == 1
         assert [answer.body for answer in answers] == [b"1"] * 30
         assert sum("collapsed" not in answer["cache-status"] for answer in answers) == 1
+
+
+async def test_another_worker_gets_its_answer_before_ones_own_clients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counting, order, share = Counting(FRESH), list[bool](), Recording.share
+    counting.may.clear()
+
+    def noted(recording: Recording, job: Job) -> None:
+        order.append(job.peer is not None)
+        share(recording, job)
+
+    monkeypatch.setattr(Recording, "share", noted)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as workers,
+    ):
+        asking = [asyncio.create_task(workers[0].ask("/a")) for _ in range(5)]
+        await counting.arrived.wait()
+        asking.append(asyncio.create_task(workers[1].ask("/a")))
+        flights = workers[0].worker.hall.fetcher.flights.flights
+        async with asyncio.timeout(5):
+            while sum(len(flight.jobs) for flight in flights.values()) < 6:
+                await asyncio.sleep(0.01)
+        counting.may.set()
+        assert [answer.body for answer in await asyncio.gather(*asking)] == [b"1"] * 6
+    assert order[:6] == [True] + [False] * 5
 
 
 async def test_what_another_worker_fetched_a_moment_ago_is_had_from_it_with_its_age(tmp_path: Path) -> None:
