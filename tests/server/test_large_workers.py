@@ -50,9 +50,7 @@ async def test_when_the_worker_that_fetches_is_killed_nobody_takes_a_part_for_th
 
     config = machine.CONFIG.replace('machine: {{path: "{folder}", ', FILES)
     monkeypatch.setattr(machine, "CONFIG", config)
-    async with ScriptedOrigin(script) as origin:
-        edge = machine.Edge(tmp_path, origin)
-        await edge.start()
+    async with ScriptedOrigin(script) as origin, machine.started(tmp_path, origin) as edge:
 
         async def ask() -> str:
             try:
@@ -78,4 +76,3 @@ async def test_when_the_worker_that_fetches_is_killed_nobody_takes_a_part_for_th
         assert requests == 2
         assert not parts[0].exists()
         edge.end(signal.SIGTERM)
-        await edge.client.aclose()

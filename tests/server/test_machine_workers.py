@@ -9,7 +9,8 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 
@@ -92,6 +93,19 @@ class Edge:
         self.process = None
 
 
+@asynccontextmanager
+async def started(folder: Path, origin: ScriptedOrigin) -> AsyncGenerator[Edge]:
+    """It runs, and is gone afterwards, whatever happens meanwhile."""
+    one = Edge(folder, origin)
+    try:
+        await one.start()
+        yield one
+    finally:
+        await one.client.aclose()
+        if one.process is not None:
+            one.end(signal.SIGKILL)
+
+
 async def says_its_path(peer: Peer) -> None:
     while True:
         head, _ = await peer.request()
@@ -103,13 +117,8 @@ async def says_its_path(peer: Peer) -> None:
 
 @pytest.fixture
 async def edge(tmp_path: Path) -> AsyncIterator[Edge]:
-    async with ScriptedOrigin(says_its_path) as origin:
-        one = Edge(tmp_path, origin)
-        await one.start()
+    async with ScriptedOrigin(says_its_path) as origin, started(tmp_path, origin) as one:
         yield one
-        await one.client.aclose()
-        if one.process is not None:
-            one.end(signal.SIGKILL)
 
 
 async def test_what_one_worker_stored_is_a_hit_in_the_other(edge: Edge) -> None:
