@@ -38,6 +38,7 @@ class Entry:
     __slots__ = (
         "_hit",
         "_short",
+        "answered",
         "born",
         "error_until",
         "etag",
@@ -106,6 +107,7 @@ class Entry:
         self.rests_until = 0.0  # no refresh behind clients' backs until then
         self._hit: Serve | None = None
         self._short: Response | None = None
+        self.answered: tuple[bytes, Serve] | None = None  # If-None-Match, and what it got with the stamp
         if known is not None:
             self.response = response
             self.etag, self.last_modified, self.size = known
@@ -163,7 +165,7 @@ class Entry:
             if self._hit is None and self.stored:
                 if len(STAMPED) >= MOST_STAMPED:
                     for other in STAMPED:
-                        other._hit = other._short = None
+                        other._hit = other._short = other.answered = None
                     STAMPED.clear()
                 STAMPED[self] = None
             self._hit = hit

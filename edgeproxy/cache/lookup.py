@@ -12,6 +12,8 @@ from edgeproxy.decision import Cause, Decision, Fetch, Serve, ServeStale
 from edgeproxy.http.message import Request
 from edgeproxy.http.replies import problem
 
+LONGEST_ASKED = 256  # bytes of an If-None-Match that is remembered
+
 
 def lookup(
     store: MemoryStore,
@@ -30,7 +32,7 @@ def lookup(
         if entry is None:
             return Fetch(Cause.VARY_MISS if varied else Cause.URI_MISS, key)
         if ctx.now < entry.fresh_until and not entry.must_validate:
-            return entry.hit(rule, ctx.now) if plain else hit(rule, request, entry, ctx.now)
+            return entry.hit(rule, ctx.now) if plain else _asked_again(rule, request, entry, ctx.now)
     if request.method != b"GET" and request.method != b"HEAD":
         return Fetch(Cause.METHOD)
     if request.has_body:
@@ -72,6 +74,19 @@ def hit(rule: CacheRule, request: Request, entry: Entry, now: float, cause: Caus
     """The stored response, part of it, or the 304 that the client's precondition asks for."""
     stamp = entry.hit(rule, now).stamp
     return Serve(answer(request, entry), cause, stamp)
+
+
+def _asked_again(rule: CacheRule, request: Request, entry: Entry, now: float) -> Serve:
+    """The same for a request that may have a precondition. Clients hold the same validator: what one got
+    within this second is for all of them."""
+    wanted = request.headers.index.get(b"if-none-match")
+    stamp, last = entry.hit(rule, now).stamp, entry.answered
+    if last is not None and last[0] == wanted and last[1].stamp is stamp:
+        return last[1]
+    serve = Serve(answer(request, entry), Cause.HIT, stamp)
+    if wanted is not None and len(wanted) <= LONGEST_ASKED and entry.stored:
+        entry.answered = (wanted, serve)
+    return serve
 
 
 def _wishes(rule: CacheRule, request: Request) -> Directives:

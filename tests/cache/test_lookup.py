@@ -240,6 +240,19 @@ def test_preconditions_of_clients(values: dict[str, str], status: int) -> None:
         assert b"etag" in decision.response.names
 
 
+def test_an_answer_to_a_precondition_is_for_the_same_validator_and_second_only() -> None:
+    store, _ = stored(values={"ETag": '"1"'})
+    seen: list[tuple[int, bytes]] = []
+    for at in (10.0, 10.2, 11.0):
+        for validator in ('"1"', '"2"', None, '"1"', 'W/"1"', '"2"', '"1"' + " " * 300, '"1"'):
+            decision = ask(store, {"If-None-Match": validator} if validator else {}, at=at)
+            assert isinstance(decision, Serve)
+            seen.append((decision.response.status, dict(decision.stamp.fields)[b"Age"]))
+    statuses = [304, 200, 200, 304, 304, 200, 304, 304]
+    assert [status for status, _ in seen] == statuses * 3
+    assert [age for _, age in seen] == [b"10"] * 16 + [b"11"] * 8
+
+
 def test_a_hostile_if_none_match_costs_no_more_than_its_length() -> None:
     """Would take minutes if each of its spaces were looked at from each of them."""
     store, _ = stored()
