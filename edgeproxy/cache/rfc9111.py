@@ -155,8 +155,9 @@ def corrected_age(headers: Headers, date: float | None, requested_at: float, res
 def _stated_age(value: bytes | None) -> float:
     if value is None:
         return 0.0
-    first = value.partition(b",")[0].strip()  # §5.1: of several the first, and none that is no number
-    return float(min(int(first[:12]), FOREVER)) if first.isdigit() else 0.0
+    first = value.partition(b",")[0].strip()  # of several the first (§5.1)
+    # what cannot be read was said by a cache, so the answer is not new: take it for old
+    return float(min(int(first[:12]), FOREVER)) if first.isdigit() else float(FOREVER)
 
 
 def _lifetime(

@@ -122,7 +122,9 @@ def current_age(one: Stored, now: float) -> float:
     date_value = date_of(one.fields.get("date"))
     apparent_age = max(0.0, one.response_time - date_value) if date_value is not None else 0.0
     response_delay = int(one.response_time - one.request_time)  # house: like all ages in whole seconds
-    corrected_age_value = _seconds(one.fields.get("age")) + response_delay
+    age_value = one.fields.get("age", "0")
+    stated = _seconds(age_value) if age_value.isdigit() else 2**31  # house: what is no age is a high one
+    corrected_age_value = stated + response_delay
     corrected_initial_age = max(apparent_age, corrected_age_value)
     resident_time = now - one.response_time
     return corrected_initial_age + resident_time
