@@ -15,6 +15,7 @@ from edgeproxy.cache.lookup import lookup
 from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause, Decision, Delay, Fetch, Serve
 from edgeproxy.http.codings import with_known_codings
+from edgeproxy.http.elsewhere import without_credentials
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.http.websocket import wants_websocket
@@ -201,15 +202,20 @@ def _asked_again(visit: Visit, ctx: Context, position: int) -> Serve | None:
         except Exception as error:
             answer = _failed(visit, later, ctx, error)
         if answer is not None:
-            name = visit.route.policies[later].name
-            return Serve(answer, Cause.REFUSED, policy=name, reason=ctx.reason)
+            return _answered(visit, later, ctx, answer)
     return None
 
 
 def _refused(visit: Visit, position: int, ctx: Context, answer: Response) -> Serve | Delay:
-    name, pause = visit.route.policies[position].name, ctx.pause
-    serve = Serve(answer, Cause.REFUSED, policy=name, reason=ctx.reason)
+    serve, pause = _answered(visit, position, ctx, answer), ctx.pause
     return serve if pause is None else Delay(pause.seconds, serve, pause.until, position)
+
+
+def _answered(visit: Visit, position: int, ctx: Context, answer: Response) -> Serve:
+    route = visit.route
+    if route.hidden_query and b"location" in answer.names:
+        answer = without_credentials(answer, visit.request, route.unhidden)
+    return Serve(answer, Cause.REFUSED, policy=route.policies[position].name, reason=ctx.reason)
 
 
 def _recalled(visit: Visit, recollection: Recollection, ctx: Context) -> Serve | Delay | None:

@@ -117,7 +117,11 @@ class Route:
         """The query as key and origin see it: without what this route leaves out (A48)."""
         if self.rule is not None:
             query = normalised_query(self.rule, query)
-        return without_query(query, self.hidden_query) if self.hidden_query and query else query
+        return self.unhidden(query) if self.hidden_query and query else query
+
+    def unhidden(self, query: bytes) -> bytes:
+        """The query without the credentials in it."""
+        return without_query(query, self.hidden_query)
 
 
 @record
