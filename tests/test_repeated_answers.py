@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from itertools import islice, permutations
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -78,7 +78,9 @@ def said(answer: Answer) -> tuple[object, ...]:
 async def test_a_repeated_head_changes_no_answer(
     tmp_path: Path, door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    orders = [[*order, *order] for order in islice(permutations(REQUESTS), 0, None, 362880 // 2)]
+    chance = Random(1)
+    # each once the first that is learned from, the others behind it in any order, and all of it again
+    orders = [2 * [first, *chance.sample(REQUESTS, len(REQUESTS))] for first in REQUESTS]
     known = [await asked(tmp_path, door, order) for order in orders]
     monkeypatch.setattr(Heads, "learn", lambda *_: None)
     for order, answers in zip(orders, known, strict=True):

@@ -9,10 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
 
 from edgeproxy.app import EdgeApp
 from edgeproxy.server.protocol import EdgeProtocol
-from edgeproxy.server.worker import EdgeServer, Worker
+from edgeproxy.server.worker import Worker
 from edgeproxy.shared import Shared
 
 PATIENCE = 5.0  # seconds anything here may take
@@ -143,26 +145,35 @@ async def running_workers(config: str, folder: Path, count: int) -> AsyncGenerat
 async def serving(worker: Worker, door: str) -> AsyncGenerator[Running]:
     """A worker behind one of the doors, and its socket for the others."""
     await worker.start()
-    protocol = EdgeProtocol if door == "native" else "httptools"
+    protocol = EdgeProtocol if door == "native" else HttpToolsProtocol
     settings = uvicorn.Config(
-        EdgeApp(worker=worker), http=protocol, ws="none", lifespan="off",
-        proxy_headers=False, log_config=None,
-        access_log=False, server_header=False, date_header=False, timeout_graceful_shutdown=1,
+        EdgeApp(worker=worker), http=protocol, ws="none", lifespan="off", proxy_headers=False,
+        log_config=None, access_log=False, server_header=False, date_header=False,
     )  # fmt: skip
-    server = EdgeServer(settings, lambda: worker.hall)
+    settings.load()
+    state = ServerState()
+    # uvicorn's protocols without its server, which looks ten times a second whether it is to end
+    server = await asyncio.get_running_loop().create_server(
+        lambda: protocol(settings, state, {}), "127.0.0.1", 0
+    )
     peers = await worker.serve_peers(settings)
-    listener = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.get_running_loop().create_task(server.serve([listener]))
-    edge = Running(worker, listener.getsockname()[1])
+    edge = Running(worker, server.sockets[0].getsockname()[1])
     try:
-        async with asyncio.timeout(PATIENCE):
-            while not server.started:
-                await asyncio.sleep(0)
         yield edge
     finally:
         edge.close()
-        server.should_exit = True
-        await serving
+        worker.hall.drain()
+        server.close()
+        await end(state)
         if peers is not None:
             peers.close()
         await worker.stop()
+
+
+async def end(state: ServerState) -> None:
+    """Every connection of this state, and what is under way on it, comes to its end."""
+    for connection in list(state.connections):
+        connection.shutdown()
+    async with asyncio.timeout(PATIENCE):
+        while state.connections or state.tasks:
+            await asyncio.sleep(0)
