@@ -203,7 +203,7 @@ class Parts:
 
     def _peers(self, slot: int) -> Peers | None:
         links = self.shared.links
-        if links is None:
+        if links is None or self.shared.workers == 1:
             return None
         meters = OriginMeters(self.slot, OTHER_WORKERS)
         return link(links.flights, links.paths, links.secret, slot, meters, self.sweeper, self.resolver)

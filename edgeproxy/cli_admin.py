@@ -1,9 +1,9 @@
-"""`edgeproxy purge`: what is asked of a running edge, over its admin API."""
+"""`edgeproxy purge`, and what other commands ask of a running edge: its admin API."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
 
@@ -11,6 +11,23 @@ if TYPE_CHECKING:
     import httpx
 
 ADMIN = "http://127.0.0.1:9900"
+Command = TypeVar("Command", bound=Callable[..., object])
+
+
+def of_running_edge(command: Command) -> Command:
+    """Options that say which edge is asked."""
+    admin = click.option(
+        "--admin",
+        default=ADMIN,
+        envvar="EDGEPROXY_ADMIN",
+        show_default=True,
+        show_envvar=True,
+        help="The admin API.",
+    )
+    token = click.option(
+        "--token", envvar="EDGEPROXY_ADMIN_TOKEN", show_envvar=True, help="Its token; safer in the variable."
+    )
+    return admin(token(command))
 
 
 @click.command()
@@ -20,17 +37,7 @@ ADMIN = "http://127.0.0.1:9900"
 @click.option("--tag", help="Everything that carries this cache tag.")
 @click.option("--all", "everything", is_flag=True, help="Everything.")
 @click.option("--soft", is_flag=True, help="Make it stale instead: it may be served while it is refreshed.")
-@click.option(
-    "--admin",
-    default=ADMIN,
-    envvar="EDGEPROXY_ADMIN",
-    show_default=True,
-    show_envvar=True,
-    help="The admin API.",
-)
-@click.option(
-    "--token", envvar="EDGEPROXY_ADMIN_TOKEN", show_envvar=True, help="Its token; safer in the variable."
-)
+@of_running_edge
 def purge(
     url: str | None, prefix: str | None, host: str | None, tag: str | None, everything: bool, soft: bool,
     admin: str, token: str | None,
@@ -51,15 +58,7 @@ def purge(
     named: dict[str, object] = {word: value for word, value in asked.items() if value is not None}
     if len(named) != 1:
         raise click.UsageError("Say what to purge with exactly one of --url --prefix --host --tag --all.")
-    if not token:
-        raise click.UsageError(
-            "Give admin.token of the edge's configuration: --token or EDGEPROXY_ADMIN_TOKEN."
-        )
-    if not admin.startswith(("http://", "https://")):
-        raise click.UsageError(f"--admin {admin}: write a URL, like {ADMIN}")
-    if not (token.isascii() and token.isprintable()):
-        raise click.UsageError("The token holds what no header can carry: copy it again, without line ends.")
-    done = _ask_admin(admin, token, "/purge", {**named, "soft": soft})
+    done = json_of(ask_admin(admin, token, "/purge", {**named, "soft": soft}))
     how = "made stale" if done.get("soft") else "purged"
     click.echo(f"{how}: {done.get('purged')} {done.get('value')}".rstrip())
     workers = done.get("workers")
@@ -71,29 +70,41 @@ def purge(
         click.echo(said)
 
 
-def _ask_admin(admin: str, token: str, path: str, document: Mapping[str, object]) -> dict[str, object]:
-    """POST to the admin API. Exits with 1 and a sentence when it cannot be reached or refuses."""
+def ask_admin(
+    admin: str, token: str | None, path: str, document: Mapping[str, object], accept: str = "application/json"
+) -> httpx.Response:
+    """POST to the admin API. Exits with 2 when it cannot be asked like this, with 1 and a sentence when it
+    cannot be reached or refuses."""
     import httpx
 
+    if not token:
+        raise click.UsageError(
+            "Give admin.token of the edge's configuration: --token or EDGEPROXY_ADMIN_TOKEN."
+        )
+    if not admin.startswith(("http://", "https://")):
+        raise click.UsageError(f"--admin {admin}: write a URL, like {ADMIN}")
+    if not (token.isascii() and token.isprintable()):
+        raise click.UsageError("The token holds what no header can carry: copy it again, without line ends.")
+    fields = {"Authorization": f"Bearer {token}", "Accept": accept}
     try:
         # A proxy of the environment must not see the token.
         with httpx.Client(base_url=admin, timeout=10.0, trust_env=False) as client:
-            answer = client.post(path, json=document, headers={"Authorization": f"Bearer {token}"})
+            answer = client.post(path, json=document, headers=fields)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise click.ClickException(
             f"No admin API at {admin} ({error}).\nIs the edge running, with admin.listen at that address?"
         ) from None
-    body = _json_of(answer)
     if answer.status_code == 401:
         raise click.ClickException(f"{admin} knows another token: give its admin.token.")
     if answer.status_code != 200:
         raise click.ClickException(
-            f"{admin} answered {answer.status_code}: {body.get('detail', 'no reason given')}"
+            f"{admin} answered {answer.status_code}: {json_of(answer).get('detail', 'no reason given')}"
         )
-    return body
+    return answer
 
 
-def _json_of(answer: httpx.Response) -> dict[str, object]:
+def json_of(answer: httpx.Response) -> dict[str, object]:
+    """The document of an answer; an empty one when it is none."""
     try:
         body: object = answer.json()
     except ValueError:

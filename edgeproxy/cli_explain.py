@@ -8,14 +8,16 @@ from pathlib import Path
 
 import click
 
-from edgeproxy.cli_options import ANY_CONFIG, CONFIG, FILE
+from edgeproxy.cli_admin import ask_admin, json_of, of_running_edge
+from edgeproxy.cli_options import ANY_CONFIG, FILE
 from edgeproxy.errors import RequestError
 
 
 @click.command()
 @click.argument("method")
 @click.argument("url")
-@CONFIG
+@ANY_CONFIG
+@of_running_edge
 @click.option(
     "--from", "client", default="127.0.0.1", show_default=True, metavar="IP", help="Who connects to the edge."
 )
@@ -32,28 +34,40 @@ from edgeproxy.errors import RequestError
 @click.option("--status", type=click.IntRange(200, 599), help="The status of that answer.  [default: 200]")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def explain(
-    method: str, url: str, config: Path, client: str, headers: tuple[str, ...], answers: tuple[str, ...],
-    status: int | None, as_json: bool,
+    method: str, url: str, config: Path | None, admin: str, token: str | None, client: str,
+    headers: tuple[str, ...], answers: tuple[str, ...], status: int | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Say what the edge would do with a request, and why.
 
     Which route takes it, what each policy says, the cache key, and the origin, which is not asked. Nothing
-    is spent: no rate-limit token, no assignment. Limits and cache are those of an edge that has just started.
+    is spent: no rate-limit token, no assignment. Without --config a running edge is asked, over its admin
+    API; it also tells what each of its workers and its machine tier hold, and for how long that is fresh.
+    With --config it is an edge of that file that has just started.
 
     \b
     Examples:
+      EDGEPROXY_ADMIN_TOKEN=... edgeproxy explain GET https://shop.example.com/cart
       edgeproxy explain GET https://shop.example.com/cart --config edge.yaml --from 203.0.113.7
       edgeproxy explain GET http://localhost:8080/ --config edge.yaml -H 'Cookie: exp=1' --json
       edgeproxy explain GET http://localhost:8080/ --config edge.yaml --answer 'Cache-Control: max-age=60'
     """
-    from edgeproxy.config import load_config
-    from edgeproxy.explain import explain_config
-
     if not url.startswith(("/", "http://", "https://")):
         raise click.UsageError(f"{url}: write the whole URL, like http://{url}")
     _check_address(client)
     fields = [_field(line) for line in headers]
     told = None if not answers and status is None else (status or 200, [_field(line) for line in answers])
+    if config is None or _named("admin"):
+        if config is not None and _named("config"):
+            raise click.UsageError("Ask a running edge with --admin, or try a file with --config: not both.")
+        asked = {"method": method, "url": url, "from": client, "header": list(headers)}
+        if status is not None or answers:
+            asked |= {"status": status or 200, "answer": list(answers)}
+        answer = ask_admin(admin, token, "/explain", asked, "application/json" if as_json else "text/plain")
+        click.echo(json.dumps(json_of(answer), indent=2) if as_json else answer.text.rstrip("\n"))
+        return
+    from edgeproxy.config import load_config
+    from edgeproxy.explain import explain_config
+
     try:
         explanation = explain_config(load_config(config), method, url, client, fields, told)
     except RequestError as error:
@@ -103,6 +117,12 @@ def lookup(address: str, config: Path | None, databases: tuple[Path, ...], as_js
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     click.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else as_lines(found))
+
+
+def _named(option: str) -> bool:
+    """Is it on the command line, rather than in the environment?"""
+    source = click.get_current_context().get_parameter_source(option)
+    return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _check_address(client: str) -> None:

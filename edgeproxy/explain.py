@@ -3,22 +3,60 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
-from edgeproxy.admin.explain import Explanation, Told
+from edgeproxy.admin.explain import Explanation, Stored, Told
 from edgeproxy.build import Parts
-from edgeproxy.cache.account import filled, held
+from edgeproxy.cache.account import facts, filled, held
+from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import shown_key
+from edgeproxy.cache.lookup import lookup
+from edgeproxy.cache.memory import MemoryStore
+from edgeproxy.cache.rule import CacheRule
 from edgeproxy.clock import steady, wall
 from edgeproxy.config import Config
 from edgeproxy.context import Context
 from edgeproxy.decision import Decision, Fetch, Serve, ServeStale
+from edgeproxy.holdings import Holding, ask
 from edgeproxy.http.message import SAFE, Headers, Request
 from edgeproxy.http.target import split_target
 from edgeproxy.origin.choose import OriginChoice
 from edgeproxy.pipeline import Visit, decide
+from edgeproxy.record import record
 from edgeproxy.routes import Route
 from edgeproxy.shared import Shared
+
+MACHINE = "machine tier"
+
+
+@record
+class Story:
+    """A request that was decided on, before it is told. `asked` is what policies made of `visit`."""
+
+    method: str
+    url: str
+    peer: str
+    visit: Visit
+    asked: Visit
+    ctx: Context
+    decision: Decision
+
+    @property
+    def answered(self) -> bool:
+        """Did a policy answer?"""
+        decision = self.decision
+        return isinstance(decision, Serve) and bool(decision.policy) and decision.policy != "cache"
+
+    @property
+    def rule(self) -> CacheRule | None:
+        """What the cache would go by, when it is asked."""
+        route = self.visit.route
+        return None if self.answered or route.websocket is not None else route.rule
+
+    def key(self, rule: CacheRule) -> bytes:
+        """The cache key."""
+        return self.asked.key(rule, self.ctx)
 
 
 def explain(
@@ -29,90 +67,133 @@ def explain(
     headers: list[tuple[str, str]],
     told: Told | None = None,
 ) -> Explanation:
-    """Explain a request for `url` that comes from the address `client`; with `told`, whether that answer of
-    the origin would be stored.
+    """Explain a request for `url` that comes from the address `client`, with nothing stored; with `told`,
+    whether that answer of the origin would be stored.
 
     Raises RequestError when the URL cannot be requested at all.
     """
+    return _explained(parts, _decided(parts, method, url, client, headers), told, ())
+
+
+async def explain_running(
+    parts: Parts,
+    method: str,
+    url: str,
+    client: str,
+    headers: list[tuple[str, str]],
+    told: Told | None = None,
+) -> Explanation:
+    """The same with what the tiers of the running edge hold: its workers are asked."""
+    story = _decided(parts, method, url, client, headers)
+    holdings: list[Holding] = []
+    if story.rule is not None:
+        key, fields = story.key(story.rule), story.asked.request.headers
+        links = parts.shared.links
+        holdings = await ask([] if links is None else links.paths, key, fields)
+        if parts.machine is not None:
+            entry, varied = parts.store.peek_below(key, fields)
+            holdings.append(Holding(MACHINE, entry, "only for other requests (Vary)" if varied else ""))
+    return _explained(parts, story, told, holdings)
+
+
+def _decided(parts: Parts, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Story:
     secure = url.lower().startswith("https://")
     fields = [(name.encode(), value.encode()) for name, value in headers]
     host = next((value for name, value in fields if name.lower() == b"host"), b"localhost")
     name, path, query = split_target(url.encode(), host, secure=secure)
     request = Request(method.upper().encode(), name, path, query, Headers(fields), client, secure)
     visit = Visit(parts.edge, request)
-    route, address = visit.route, visit.client
-    ctx = Context(steady(), wall(), address, route.name, "explain")
+    ctx = Context(steady(), wall(), visit.client, visit.route.name, "explain")
     ctx.notes = []
-    parts.store.keep_up()
     decision = decide(visit, ctx)
-    fetching = decision.refresh if isinstance(decision, ServeStale) else decision
-    answered = isinstance(decision, Serve) and bool(decision.policy)
+    asked = visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
+    return Story(method.upper(), url, client, visit, asked, ctx, decision)
+
+
+def _explained(parts: Parts, story: Story, told: Told | None, holdings: Sequence[Holding]) -> Explanation:
+    visit, ctx, decision, answered = story.visit, story.ctx, story.decision, story.answered
+    route, rule = visit.route, story.rule
+    origin = "" if answered else ctx.origin or ""
     return Explanation(
-        method=method.upper(),
-        url=url,
-        client=address,
-        client_why="the socket" if address == client else "the right-most hop that is not a trusted proxy",
+        method=story.method,
+        url=story.url,
+        client=visit.client,
+        client_why="the socket"
+        if visit.client == story.peer
+        else "the right-most hop that is not a trusted proxy",
         route=route.name,
-        notes=tuple(ctx.notes),
+        notes=tuple(ctx.notes or ()),
         status=decision.response.status if isinstance(decision, Serve) and answered else 0,
         variants=tuple(ctx.variants.items()),
         to_origin=tuple(ctx.to_origin),
         to_client=tuple(ctx.to_client),
-        cache="" if answered else _cache_word(route, fetching, machine=parts.machine is not None),
-        key="" if answered else _key(visit, ctx),
-        stored="" if answered else _held(parts, visit, ctx),
-        filled="" if answered or told is None else _filled(visit, ctx, told),
-        origin="" if answered else ctx.origin or "",
-        origin_why="" if answered else _why_that_origin(route, ctx),
-        servers=() if answered or not ctx.origin else _servers(parts, ctx.origin),
-        hedge="" if answered or not ctx.origin else _hedge(parts, ctx.origin, visit),
+        cache="" if answered else _cache_word(story, holdings),
+        key="" if rule is None else shown_key(story.key(rule)),
+        stored=() if rule is None else tuple([_stored(rule, one, ctx.now) for one in holdings]),
+        filled="" if answered or told is None else _filled(story, told),
+        origin=origin,
+        origin_why=_why_that_origin(route, ctx) if origin else "",
+        servers=_servers(parts, origin) if origin else (),
+        hedge=_hedge(parts, origin, visit) if origin else "",
         mirror="" if answered else _mirror(route, ctx),
     )
 
 
-def _cache_word(route: Route, decision: Decision, *, machine: bool) -> str:
-    """In the words of Cache-Status. The control process sees the machine tier, not what is in memory."""
+def _cache_word(story: Story, holdings: Sequence[Holding]) -> str:
+    """In the words of Cache-Status; by worker, where what they hold leads to different answers."""
+    route, rule = story.visit.route, story.rule
     if route.websocket is not None:
         return "bypass: a WebSocket"
-    if route.rule is None:
-        return "bypass: the route has no cache"
-    if isinstance(decision, Fetch):
-        known = "as the machine tier has it" if machine else "as if nothing were stored"
-        word = f"fwd={decision.cause.value}"
-        if not decision.key:
-            return word
-        return f"{word} ({known}; what a worker has in memory its answers say, in Cache-Status)"
-    return "hit (machine tier)" if machine else "answered by the cache"
-
-
-def _asked(visit: Visit, ctx: Context) -> Visit:
-    """The visit of the request that policies made of this one, when they did."""
-    return visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
-
-
-def _key(visit: Visit, ctx: Context) -> str:
-    if visit.route.rule is None:
-        return ""
-    return shown_key(_asked(visit, ctx).key(visit.route.rule, ctx))
-
-
-def _held(parts: Parts, visit: Visit, ctx: Context) -> str:
-    """The freshness of what this process can see in the store for the request."""
-    rule, asked = visit.route.rule, _asked(visit, ctx)
     if rule is None:
-        return ""
-    entry, varied = parts.store.find(asked.key(rule, ctx), asked.request.headers)
+        return "bypass: the route has no cache"
+    below = next((one.entry for one in holdings if one.where == MACHINE), None)
+    words: dict[str, list[str]] = {}
+    for one in holdings:
+        if one.known and one.where != MACHINE:
+            words.setdefault(_word(story, rule, _newer(one.entry, below, story.ctx.now)), []).append(
+                one.where
+            )
+    if not words:
+        return f"{_word(story, rule, below)} (as if no worker had anything in memory)"
+    if len(words) == 1:
+        return next(iter(words))
+    return "; ".join([f"{word} in {', '.join(where)}" for word, where in words.items()])
+
+
+def _newer(entry: Entry | None, below: Entry | None, now: float) -> Entry | None:
+    """What a worker goes by that has the one in memory, and the other in the machine tier."""
+    if entry is None or (below is not None and entry.fresh_until <= now < below.fresh_until):
+        return below
+    return entry
+
+
+def _word(story: Story, rule: CacheRule, entry: Entry | None) -> str:
+    """What the cache would say that holds this entry and nothing else."""
+    store, asked = MemoryStore(0 if entry is None else entry.size), story.asked
+    key = story.key(rule)
     if entry is not None:
-        return held(entry, ctx.now)
-    return "only for other requests (Vary)" if varied else ""
+        store.put(entry)
+    decision = lookup(store, rule, key, asked.request, story.ctx, asked.simple, asked.plain)
+    if isinstance(decision, ServeStale):
+        return "hit, stale while it is revalidated"
+    if isinstance(decision, Fetch):
+        return f"fwd={decision.cause.value}"
+    return decision.reason if isinstance(decision, Serve) and decision.reason else "hit"
 
 
-def _filled(visit: Visit, ctx: Context, told: Told) -> str:
-    rule = visit.route.rule
+def _stored(rule: CacheRule, one: Holding, now: float) -> Stored:
+    if one.entry is not None:
+        return Stored(one.where, held(rule, one.entry, now), one.known, tuple(facts(one.entry, now).items()))
+    said = [part for part in ("nothing" if one.known else "", one.why) if part]
+    return Stored(one.where, ": ".join(said), one.known)
+
+
+def _filled(story: Story, told: Told) -> str:
+    rule = story.rule
     if rule is None:
         return "not stored: the route has no cache"
     fields = Headers([(name.encode(), value.encode()) for name, value in told[1]])
-    return filled(rule, _asked(visit, ctx).request, told[0], fields, ctx.now)
+    return filled(rule, story.asked.request, told[0], fields, story.ctx.now)
 
 
 def _why_that_origin(route: Route, ctx: Context) -> str:

@@ -40,8 +40,11 @@ HEALTH_BYTES = 65_536  # servers whose health can be shared; more than any confi
 class Shared:
     """Slots 0 to n-1 belong to the workers, n to the control process, n+1 to the supervisor."""
 
-    def __init__(self, path: Path, workers: int, limits: RateLimitTable | None = None) -> None:
-        """`limits` says how large the table of the rate limits is and where it is kept."""
+    def __init__(
+        self, path: Path, workers: int, limits: RateLimitTable | None = None, *, controlled: bool = False
+    ) -> None:
+        """`limits` says how large the table of the rate limits is and where it is kept; `controlled`: there
+        is a control process beside the workers."""
         self.path = path
         self.workers = workers
         self.cells = Cells(workers + 2)
@@ -51,7 +54,7 @@ class Shared:
         self.seen = SeenUnits()
         self.held = memoryview(mmap.mmap(-1, HELD))
         self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))
-        self.links = _links(workers)
+        self.links = _links(workers) if workers > 1 or controlled else None
         self.started_at = time.time()
         self.machine: MachineHome | None = None
         self._doubtful: Path | None = None  # the state of a folder that could not be used
@@ -60,9 +63,11 @@ class Shared:
         self._generation = 0
 
     @classmethod
-    def create(cls, path: Path, workers: int, limits: RateLimitTable | None = None) -> Shared:
+    def create(
+        cls, path: Path, workers: int, limits: RateLimitTable | None = None, *, controlled: bool = False
+    ) -> Shared:
         """Everything, for so many workers. Raises OSError when a file cannot be read or made."""
-        shared = cls(path, workers, limits)
+        shared = cls(path, workers, limits, controlled=controlled)
         shared.publish(path.read_bytes())
         return shared
 
@@ -152,7 +157,8 @@ class Shared:
 
 
 class Links:
-    """How the workers reach one another: a Unix socket each, which only we can name.
+    """How the workers are reached by one another and by the control process: a Unix socket each, which only
+    we can name.
 
     The listeners stay open in the supervisor, so that a worker that restarts finds its own again.
     Raises OSError when there is no place to make them.
@@ -179,8 +185,6 @@ class Links:
 
 
 def _links(workers: int) -> Links | None:
-    if workers == 1:
-        return None
     try:
         return Links(workers)
     except OSError as error:

@@ -67,7 +67,7 @@ def _pass(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, settled: Pas
     if flight is not None:
         fetcher.landed(flight)
         if settled.remember:
-            fetcher.flights.remember_pass(flight.key, now)
+            fetcher.flights.remember_pass(flight.key, now, settled.reason)
     if job.ranged and job.fetch.key is not None:  # the whole was asked for, only to be kept
         trip.abandon()
         fetcher.alone(job)

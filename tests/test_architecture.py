@@ -60,7 +60,7 @@ LAYERS = [
     {"verdict"},
     {"fetch", "config_*"},
     {"config", "hallway", "bucket_file"},
-    {"machine_home", "machine_tier", "shared", "admin", "experiments", "geo_lookup", "origins"},
+    {"holdings", "machine_home", "machine_tier", "shared", "admin", "experiments", "geo_lookup", "origins"},
     {"build_*"},
     {"build"},
     {"asgi_exchange"},

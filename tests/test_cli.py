@@ -179,6 +179,16 @@ def test_check_tries_the_configuration_out_unless_told_not_to(use, yaml):
     assert call("check", "--alone", yaml).exit_code == 0
 
 
+def test_explain_asks_the_running_edge_that_is_named_whatever_the_environment_says(yaml):
+    asked = "explain", "GET", "http://x/", "--admin", "http://127.0.0.1:1", "--token", "t" * 16
+    for more, env, code, said in (
+        ([], {"EDGEPROXY_CONFIG": yaml}, 1, "No admin API at http://127.0.0.1:1"),
+        (["--config", yaml], {}, 2, "not both"),
+    ):
+        result = call(*asked, *more, env=env)
+        assert (result.exit_code, said in result.stderr) == (code, True)
+
+
 def broken(path: Path) -> None:
     raise ConfigError("edge.yaml:3: routes[0].match: found 'x'\nedge.yaml:9: origins: found nothing")
 

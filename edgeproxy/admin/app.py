@@ -50,7 +50,7 @@ _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeprox
 </ul><p>* needs <code>Authorization: Bearer &lt;admin.token&gt;</code>
 """
 
-Explain = Callable[[str, str, str, list[tuple[str, str]], Told | None], Explanation]
+Explain = Callable[[str, str, str, list[tuple[str, str]], Told | None], Awaitable[Explanation]]
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -177,7 +177,7 @@ class _Api:
         method, url, client = cast("list[str]", words)
         try:
             told = _told(parameters)
-            explanation = self._state.explain(method, url, client, _headers(parameters), told)
+            explanation = await self._state.explain(method, url, client, _headers(parameters), told)
         except RequestError as error:
             raise _ProblemError(400, "bad-explain", error.detail) from None
         except ValueError as error:

@@ -18,6 +18,25 @@ Told = tuple[int, list[tuple[str, str]]]
 
 
 @record
+class Stored:
+    """What one tier holds for the request."""
+
+    where: str
+    said: str
+    known: bool = True  # it answered
+    facts: tuple[tuple[str, object], ...] = ()  # of the stored response, when there is one
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "where": self.where,
+            "said": self.said,
+            "known": self.known,
+            "response": dict(self.facts) or None,
+        }
+
+
+@record
 class Explanation:
     """One request, explained. Empty texts and tuples mean that the request did not get so far."""
 
@@ -33,7 +52,7 @@ class Explanation:
     to_client: tuple[Edit, ...] = ()
     cache: str = ""  # what the cache would say, in the words of Cache-Status
     key: str = ""  # the cache key, readable
-    stored: str = ""  # what is stored for it, and how fresh that is
+    stored: tuple[Stored, ...] = ()  # what each tier holds for it, and how fresh that is
     filled: str = ""  # whether the answer that was asked about would be stored
     origin: str = ""
     origin_why: str = ""  # what its choice decided
@@ -65,7 +84,7 @@ class Explanation:
             "cache": {
                 "result": self.cache,
                 "key": self.key,
-                "stored": self.stored or None,
+                "stored": [one.as_dict() for one in self.stored],
                 "answer": self.filled or None,
             }
             if self.cache
@@ -97,8 +116,14 @@ class Explanation:
             if edits:
                 branches.append((title, [_edit_line(edit) for edit in edits]))
         if self.cache:
-            said = (("key", self.key), ("stored", self.stored), ("answer", self.filled))
-            branches.append((_row("cache", self.cache), [f"{name} {value}" for name, value in said if value]))
+            said = [
+                ("key", self.key),
+                *[(one.where, one.said) for one in self.stored],
+                ("answer", self.filled),
+            ]
+            branches.append(
+                (_row("cache", self.cache), [f"{name}: {value}" for name, value in said if value])
+            )
         if self.origin:
             said = (("hedge", self.hedge), ("mirror", self.mirror))
             leaves = [*self.servers, *[f"{name} {value}" for name, value in said if value]]

@@ -30,9 +30,13 @@ class Uses:
             del counts[next(iter(counts))]
         counts[ident] = counts.get(ident, 0) + 1
 
+    def of(self, key: bytes) -> int:
+        """How often it came."""
+        return self._counts.get(hash(key), 0)
+
     def reaches(self, key: bytes, least: int) -> bool:
         """Did it come at least so often?"""
-        return self._counts.get(hash(key), 0) >= least
+        return self.of(key) >= least
 
 
 class Forced:

@@ -68,9 +68,10 @@ class HeadFields(Sequence[Field]):
         return hash(self._read())
 
 
-def encode(entry: Entry, ahead: float) -> bytes:
-    """The record of an entry. `ahead`: by how many seconds the wall clock is ahead of the steady one."""
-    response, file = entry.response, entry.file
+def encode(entry: Entry, ahead: float, *, bare: bool = False) -> bytes:
+    """The record of an entry, `bare` without its body. `ahead`: by how many seconds the wall clock is ahead
+    of the steady one."""
+    response, file = entry.response, None if bare else entry.file
     host, path, query = entry.location
     parts = (
         entry.key,
@@ -84,7 +85,7 @@ def encode(entry: Entry, ahead: float) -> bytes:
         path,
         query,
         _BETWEEN.join(entry.tags),
-        response.body if file is None else b"%d %b" % (file.size, file.name.encode()),
+        b"" if bare else response.body if file is None else b"%d %b" % (file.size, file.name.encode()),
     )
     fixed = _FIXED.pack(
         MAGIC,

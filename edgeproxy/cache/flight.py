@@ -70,7 +70,7 @@ class Flights(Generic[J]):
     """All flights of a worker by key, and the keys known not to be worth waiting for.
 
     `passes` (hit-for-miss) remembers for `PASS_FOR` seconds that a key's answer could not be shared, so
-    that its clients never queue behind one another (A68). Both maps are bounded.
+    that its clients never queue behind one another (A68), and why. Both maps are bounded.
     """
 
     PASS_FOR = 120.0
@@ -80,7 +80,8 @@ class Flights(Generic[J]):
 
     def __init__(self) -> None:
         self.flights: dict[bytes, Flight[J]] = {}
-        self.passes: dict[int, float] = {}  # by hash of the key: two that share one only wait for nobody
+        # until when, and why; by hash of the key: two that share one only wait for nobody
+        self.passes: dict[int, tuple[float, str]] = {}
 
     def find(self, key: bytes) -> Flight[J] | None:
         return self.flights.get(key)
@@ -110,15 +111,19 @@ class Flights(Generic[J]):
         return [flight for flight in self.flights.values() if flight.began < before and flight.joinable]
 
     def must_pass(self, key: bytes, now: float) -> bool:
-        until = self.passes.get(hash(key))
-        if until is None:
+        passing = self.passes.get(hash(key))
+        if passing is None:
             return False
-        if until > now:
+        if passing[0] > now:
             return True
         del self.passes[hash(key)]
         return False
 
-    def remember_pass(self, key: bytes, now: float) -> None:
+    def remember_pass(self, key: bytes, now: float, reason: str) -> None:
         if len(self.passes) >= self.PASS_CAP:
             self.passes.pop(next(iter(self.passes)))
-        self.passes[hash(key)] = now + self.PASS_FOR
+        self.passes[hash(key)] = now + self.PASS_FOR, reason
+
+    def why_pass(self, key: bytes) -> str:
+        """The word for why the last answer of a key that must pass could not be shared."""
+        return self.passes[hash(key)][1]

@@ -54,6 +54,14 @@ class MemoryStore:
                 return entry, False
         return self.find_below(key, headers, varied=True)
 
+    def peek(self, key: bytes, headers: Headers) -> tuple[Entry | None, bool]:
+        """The same of what is in memory alone, and nobody sees that it was looked at."""
+        entries = self._keys.get(key, ())
+        for entry in entries:
+            if not entry.names or variant_key(entry.names, headers) == entry.variant:
+                return entry, False
+        return None, bool(entries)
+
     def find_below(self, key: bytes, headers: Headers, *, varied: bool) -> tuple[Entry | None, bool]:
         """What `find` answers when it is not in memory; a store with more tiers looks there."""
         return None, varied

@@ -52,7 +52,8 @@ def assess(
         names = tuple([name for name in names if name not in rule.headers])
     date = parse_date(headers.get(b"date"))
     age = corrected_age(headers, date, requested_at, responded_at)
-    lifetime = _lifetime(rule, status, headers, control, date, responded_at, targeted=targeted)
+    said = _lifetime(rule, status, headers, control, date, responded_at, targeted=targeted)
+    lifetime = None if said is None else said[0]
     if override is not None:
         lifetime = override.apply(lifetime)
     if lifetime is None:
@@ -160,6 +161,19 @@ def _stated_age(value: bytes | None) -> float:
     return float(min(int(first[:12]), FOREVER)) if first.isdigit() else float(FOREVER)
 
 
+def fresh_by(rule: CacheRule, status: int, headers: Headers, now: float) -> tuple[float, str]:
+    """(freshness lifetime in seconds, what says so) of an answer that may be stored, for people."""
+    control, targeted = response_control(headers, rule.ident)
+    override = rule.freshness_of(status)
+    if override is not None and override.ignore:
+        control, targeted = Directives(), True
+    said = _lifetime(rule, status, headers, control, parse_date(headers.get(b"date")), now, targeted=targeted)
+    lifetime, why = (None, "") if said is None else said
+    if override is not None and (ruled := override.apply(lifetime)) != lifetime:
+        lifetime, why = ruled, "cache.freshness of the route"
+    return lifetime or 0.0, why
+
+
 def _lifetime(
     rule: CacheRule,
     status: int,
@@ -169,24 +183,26 @@ def _lifetime(
     now: float,
     *,
     targeted: bool,
-) -> float | None:
-    """Freshness lifetime in seconds (§4.2.1), the rule's default, or a heuristic one (§4.2.2)."""
+) -> tuple[float, str] | None:
+    """(freshness lifetime in seconds, what says so): the answer (§4.2.1), the rule, or a guess (§4.2.2)."""
     if control.s_maxage is not None:
-        return float(control.s_maxage)
+        return float(control.s_maxage), "s-maxage"
     if control.max_age is not None:
-        return float(control.max_age)
+        return float(control.max_age), "max-age" if not targeted else "max-age of a field for caches"
     if b"expires" in headers and not targeted:
         expires = parse_date(headers.get(b"expires"))
-        return 0.0 if expires is None else min(max(0.0, expires - (now if date is None else date)), FOREVER)
+        left = 0.0 if expires is None else min(max(0.0, expires - (now if date is None else date)), FOREVER)
+        return left, "Expires"
     if status in rule.negative:
-        return rule.negative[status]
+        return rule.negative[status], "cache.negative of the route"
     if status not in HEURISTIC and not control.public:
         return None
     if rule.ttl is not None and status < 400:
-        return rule.ttl
+        return rule.ttl, "cache.ttl of the route"
     modified = parse_date(headers.get(b"last-modified"))
     if modified is not None and status not in (404, 410):
-        return min(max(0.0, (date if date is not None else now) - modified) * 0.1, HEURISTIC_CAP)
+        tenth = max(0.0, (date if date is not None else now) - modified) * 0.1
+        return min(tenth, HEURISTIC_CAP), "a tenth of the time since Last-Modified"
     if control.no_cache or b"etag" in headers:
-        return 0.0  # stored to be validated
+        return 0.0, "nothing says for how long: stored to be validated"
     return None

@@ -63,6 +63,14 @@ class Store(MemoryStore):
         entry.visited = True
         return entry, False
 
+    def peek_below(self, key: bytes, headers: Headers) -> tuple[Entry | None, bool]:
+        """What the machine tier has, left there; none where there is no such tier."""
+        if self._below is None:
+            return None, False
+        self.keep_up()
+        entry, others = self._below.find(key, headers)
+        return (entry, others) if entry is None or self._may_use(entry) else (None, others)
+
     def renewed(self, entry: Entry, headers: Headers) -> Entry:
         """What another worker stored in place of a stale entry; else the entry."""
         now = self._clock()

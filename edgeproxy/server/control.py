@@ -16,7 +16,7 @@ from edgeproxy.build import Parts
 from edgeproxy.config import Config, dump
 from edgeproxy.errors import ConfigError
 from edgeproxy.experiments import experiments_report
-from edgeproxy.explain import explain
+from edgeproxy.explain import explain_running
 from edgeproxy.feeds.revocations import revoke
 from edgeproxy.origin.health import HealthProber
 from edgeproxy.origins import origins_report
@@ -50,10 +50,10 @@ class Control:
         )
         self.app = admin_app(self._state)
 
-    def _explain(
+    async def _explain(
         self, method: str, url: str, client: str, headers: list[tuple[str, str]], told: Told | None
     ) -> Explanation:
-        return explain(self.parts, method, url, client, headers, told)
+        return await explain_running(self.parts, method, url, client, headers, told)
 
     def _revoke(self, provider: str, line: Mapping[str, object]) -> None:
         path = self.parts.config.jwt_providers[provider].revoked

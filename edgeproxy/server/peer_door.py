@@ -1,6 +1,7 @@
-"""The door for the other workers of this machine: they ask for a flight by name, and read along.
+"""The door for our other processes. Workers ask for a flight by name, and read along; the control process
+asks with a body what is stored here.
 
-Only our own workers come here, over a socket in a folder of ours. What they ask for has passed their
+Only our own come here, over a socket in a folder of ours. What workers ask for has passed their
 policies; nothing of it is counted or logged a second time.
 """
 
@@ -14,6 +15,8 @@ from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady, wall
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Fetch
+from edgeproxy.door import RequestBody
+from edgeproxy.holdings import MOST, answered
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.framing import Framing
 from edgeproxy.http.message import Request
@@ -38,6 +41,12 @@ class PeerExchange(Exchange):
         fields += [(b"Age", b"%d" % entry.age(now)), said_to_peers(entry.position, file)]
         self.start(AnswerHead(response.status, fields, len(response.body)))
         self.write(response.body)
+        self.end()
+
+    def tell(self, answer: bytes) -> None:
+        """The answer to a question."""
+        self.start(AnswerHead(200, [], len(answer)))
+        self.write(answer)
         self.end()
 
     def alone(self) -> None:
@@ -68,6 +77,9 @@ class PeerProtocol(EdgeProtocol):
         hall.catch_up(now)
         visit = exchange.visit = Visit(hall.edge, request)
         exchange.ctx = Context(now, wall(), "", visit.route.name, "")
+        if request.has_body:
+            self._asked(exchange)
+            return
         peers = hall.fetcher.peers
         key = peers.key_of(request.headers) if peers is not None else None
         if key is None:
@@ -79,8 +91,18 @@ class PeerProtocol(EdgeProtocol):
             else:
                 exchange.alone()
 
+    def _asked(self, exchange: PeerExchange) -> None:
+        body = exchange.body = self.receiving = RequestBody(None, _nothing, _nothing)
+        self.body_left = MOST
+        question: list[bytes] = []
+        body.attach(question.append, lambda: exchange.tell(answered(self.hall, b"".join(question))))
+
     def _count(self, exchange: Exchange, ending: str, now: float) -> None:
         """It was counted where its client is."""
+
+
+def _nothing() -> None:
+    """It is short: nobody makes it wait."""
 
 
 async def serve_peers(config: Any, state: Any, listener: socket.socket) -> asyncio.Server:

@@ -123,7 +123,7 @@ class Supervisor:
         addresses = [one.address for one in config.server.listen]
         self._sockets = list(map(list, zip(*[bind(one, self._workers) for one in addresses], strict=True)))
         self._admin = bind(config.admin.listen, 1) if config.admin.listen is not None else []
-        self._shared = Shared.create(path, self._workers, config.rate_limit_table)
+        self._shared = Shared.create(path, self._workers, config.rate_limit_table, controlled=True)
         self._shared.open_machine(config.cache.machine)
         self._lifeline, self._held = os.pipe()
         self._tick = 2.0 if self._shared.machine is None else 0.25

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 import pytest
@@ -45,13 +46,17 @@ def explain(
     return Explanation(method, url, client, why, "api", cache="uri-miss", filled=f"{told}")
 
 
+async def explain_later(*asked: Any) -> Explanation:
+    return explain(*asked)
+
+
 @pytest.fixture
 def state() -> AdminState:
     return AdminState(
         slot=Cells(2).slot(1),
         purge_log=PurgeLog(),
         token=TOKEN,
-        explain=explain,
+        explain=explain_later,
         ready=lambda: (True, {"workers": 2}),
         revoke=revoke,
         origins=lambda: {"main": {"servers": []}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from edgeproxy.admin.explain import Explanation
+from edgeproxy.admin.explain import Explanation, Stored
 from edgeproxy.context import Edit, Note, Op, Verdict
 
 FULL = Explanation(
@@ -27,7 +27,10 @@ FULL = Explanation(
     to_client=(Edit(Op.ADD, b"Set-Cookie", b"exp=s3cret"), Edit(Op.ADD, b"RateLimit", b'"per_client";r=199')),
     cache="uri-miss",
     key="https shop.example.com /cart variant:checkout=fast",
-    stored="age 2 s, fresh for 58 s more",
+    stored=(
+        Stored("worker 0", "age 2 s, fresh for 58 s more", True, (("age", 2), ("fresh_for", 58.0))),
+        Stored("worker 1", "no answer within 0.5 s", False),
+    ),
     filled="not stored: it is private",
     origin="eu",
     origin_why="nearest to the client",
@@ -56,9 +59,10 @@ GET https://shop.example.com/cart
 │  ├─ + Set-Cookie: ***
 │  └─ + RateLimit: "per_client";r=199
 ├─ cache    uri-miss
-│  ├─ key https shop.example.com /cart variant:checkout=fast
-│  ├─ stored age 2 s, fresh for 58 s more
-│  └─ answer not stored: it is private
+│  ├─ key: https shop.example.com /cart variant:checkout=fast
+│  ├─ worker 0: age 2 s, fresh for 58 s more
+│  ├─ worker 1: no answer within 0.5 s
+│  └─ answer: not stored: it is private
 └─ origin   eu (nearest to the client)
    ├─ http://10.0.1.5:8000
    └─ http://10.0.1.6:8000
@@ -96,7 +100,18 @@ def test_the_dict_is_json_with_the_same_keys_whatever_happened():
     }
     assert full["to_origin"][2] == {"op": "remove", "name": "X-Debug", "value": ""}
     assert full["cache"] == {
-        "result": "uri-miss", "key": FULL.key, "stored": FULL.stored, "answer": FULL.filled,
+        "result": "uri-miss",
+        "key": FULL.key,
+        "stored": [
+            {
+                "where": "worker 0",
+                "said": "age 2 s, fresh for 58 s more",
+                "known": True,
+                "response": {"age": 2, "fresh_for": 58.0},
+            },
+            {"where": "worker 1", "said": "no answer within 0.5 s", "known": False, "response": None},
+        ],
+        "answer": FULL.filled,
     }  # fmt: skip
     assert (refused["answered"], refused["cache"], refused["origin"]) == (403, None, None)
     assert (full["answered"], full["origin"]["servers"]) == (None, list(FULL.servers))

@@ -15,15 +15,15 @@ DATE = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT"}
 @pytest.mark.parametrize(
     ("control", "at", "said"),
     [
-        ("max-age=60", 10, "age 10 s, fresh for 50 s more"),
-        ("max-age=60", 70, "age 70 s, stale for 10 s"),
+        ("max-age=60", 10, "age 10 s, fresh for 50 s more (max-age)"),
+        ("max-age=60", 70, "age 70 s, stale for 10 s (max-age)"),
         (
             "max-age=60, stale-while-revalidate=30, stale-if-error=90",
             70,
-            "age 70 s, stale for 10 s, served while it is revalidated for 20 s more, "
+            "age 70 s, stale for 10 s (max-age), served while it is revalidated for 20 s more, "
             "served if the origin fails for 80 s more",
         ),
-        ("max-age=60, must-revalidate", 70, "age 70 s, stale for 10 s"),
+        ("max-age=60, must-revalidate", 70, "age 70 s, stale for 10 s (max-age)"),
         ("no-cache", 1, "age 1 s, validated before each use"),
     ],
 )
@@ -31,18 +31,18 @@ def test_what_is_held(control: str, at: float, said: str) -> None:
     answer = headers({**DATE, "Cache-Control": control, "ETag": '"a"', "Vary": "B, A"})
     verdict = settle(rule(), request(), Fetch(Cause.URI_MISS, b"h1:h2:/a0:"), 200, answer, NOW, NOW)
     assert isinstance(verdict, Store)
-    assert held(build_entry(verdict, b"", 0), NOW + at) == f"{said}, chosen by a, b"
+    assert held(rule(), build_entry(verdict, b"", 0), NOW + at) == f"{said}, chosen by a, b"
 
 
 @pytest.mark.parametrize(
     ("values", "status", "section", "said"),
     [
-        ({"Cache-Control": "max-age=60"}, 200, {}, "stored, fresh for 60 s"),
-        ({"Vary": "A"}, 200, {"ttl": "5s"}, "stored, fresh for 5 s, chosen by a"),
+        ({"Cache-Control": "max-age=60"}, 200, {}, "stored, fresh for 60 s (max-age)"),
+        ({"Vary": "A"}, 200, {"ttl": "5s"}, "stored, fresh for 5 s (cache.ttl of the route), chosen by a"),
         ({"Cache-Control": "no-cache", "ETag": '"a"'}, 200, {}, "stored, validated before each use, never"),
         (
             {"Cache-Control": "max-age=1, stale-while-revalidate=2, stale-if-error=3"}, 200, {},
-            "stored, fresh for 1 s, then stale for 2 s while revalidated, then stale for 3 s if the",
+            "stored, fresh for 1 s (max-age), then stale for 2 s while revalidated, then stale for 3 s",
         ),
         ({"Cache-Control": "private"}, 200, {}, "not stored: it is private"),
         ({}, 200, {}, "not stored: nothing says"),

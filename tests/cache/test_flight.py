@@ -211,8 +211,9 @@ def test_a_job_may_join_while_the_whole_body_is_there(recording: bool, broken: b
 def test_a_pass_is_remembered_for_two_minutes() -> None:
     all_of_them = flights()
     assert not all_of_them.must_pass(b"k", 100.0)
-    all_of_them.remember_pass(b"k", 100.0)
+    all_of_them.remember_pass(b"k", 100.0, "private")
     assert all_of_them.must_pass(b"k", 219.9)
+    assert all_of_them.why_pass(b"k") == "private"
     assert not all_of_them.must_pass(b"k", 220.0)
     assert all_of_them.passes == {}
 
@@ -220,7 +221,7 @@ def test_a_pass_is_remembered_for_two_minutes() -> None:
 def test_remembered_passes_are_bounded() -> None:
     all_of_them = flights()
     for number in range(Flights.PASS_CAP + 5):
-        all_of_them.remember_pass(b"%d" % number, 0.0)
+        all_of_them.remember_pass(b"%d" % number, 0.0, "")
     assert len(all_of_them.passes) == Flights.PASS_CAP
     assert not all_of_them.must_pass(b"0", 1.0), "the oldest goes first"
     assert all_of_them.must_pass(b"%d" % Flights.PASS_CAP, 1.0)
@@ -228,6 +229,6 @@ def test_remembered_passes_are_bounded() -> None:
 
 def test_what_must_pass_is_remembered_without_its_key() -> None:
     all_of_them = Flights[Any]()
-    all_of_them.remember_pass(b"k" * 100_000, now=0.0)
+    all_of_them.remember_pass(b"k" * 100_000, 0.0, "")
     assert all_of_them.must_pass(b"k" * 100_000, now=1.0)
     assert getsizeof(next(iter(all_of_them.passes))) < 100

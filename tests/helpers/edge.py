@@ -129,7 +129,7 @@ async def running_workers(config: str, folder: Path, count: int) -> AsyncGenerat
     """The workers of one machine, in this process, each on a port of its own."""
     path = folder / "edge.yaml"
     path.write_text(config)
-    shared = Shared.create(path, count)
+    shared = Shared.create(path, count, controlled=True)
     assert shared.links is not None
     shared.open_machine(shared.config().cache.machine)
     async with AsyncExitStack() as stack:

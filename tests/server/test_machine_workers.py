@@ -130,6 +130,19 @@ async def test_what_one_worker_stored_is_a_hit_in_the_other(edge: Edge) -> None:
     assert len(edge.origin.heads) == 1
 
 
+async def test_explain_tells_what_the_machine_tier_holds_beside_the_workers(edge: Edge) -> None:
+    await edge.get("/a")
+    await edge.until("edgeproxy_cache_machine_entries", 1)
+    where = f"http://127.0.0.1:{edge.admin}/explain?url=http://127.0.0.1:{edge.port}/a"
+    for _ in range(2):  # it stays where it is
+        told = (await edge.client.get(where, headers=TOKEN)).json()["cache"]
+        held = {one["where"]: one["said"] for one in told["stored"]}
+        assert list(held) == ["worker 0", "worker 1", "machine tier"]
+        assert sum(said == "nothing" for said in held.values()) == 1
+        assert held["machine tier"].endswith("s more (max-age)")
+        assert told["result"] == "hit", "a worker takes it from the machine tier"
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=["kill -9", "stopped"])
 async def test_a_restart_begins_with_what_was_stored_and_without_what_was_purged(
     edge: Edge, number: signal.Signals
