@@ -13,7 +13,7 @@ from edgeproxy.decision import Cause, Serve
 from edgeproxy.door import PAUSE_AT, Report, RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.answer_head import AnswerHead
-from edgeproxy.http.message import Field, Pieces, Request, pieces_of
+from edgeproxy.http.message import Field, Pieces, Request, copies_of
 from edgeproxy.http.wire import NO_CONTENT_LENGTH, apply_edits
 from edgeproxy.origin.request import wants_trailers
 from edgeproxy.pipeline import Visit
@@ -223,10 +223,8 @@ async def _send(send: Send, message: Message) -> None:
     servers want bytes."""
     body: bytes | memoryview | Pieces = message.get("body", b"")
     if len(body) > PIECE or not isinstance(body, bytes):
-        for piece in pieces_of(body):
-            for at in range(0, len(piece), PIECE):
-                data = bytes(piece[at : at + PIECE])
-                await send({"type": message["type"], "body": data, "more_body": True})
+        for data in copies_of(body, PIECE):
+            await send({"type": message["type"], "body": data, "more_body": True})
         message = {**message, "body": b""}
     await send(message)
 

@@ -40,7 +40,7 @@ class LargeFiles:
         self.max_bytes, self.object_size = max_bytes, object_size
         self.behind = 0  # bytes that wait to be written
         self.spools = 0
-        self.stored = self.failed = self.given_up = self.evicted = 0
+        self.stored = self.failed = self.given_up = self.lost = self.evicted = 0
         self._clock = clock
         self._paused_until = 0.0
         self._bytes = 0
@@ -61,11 +61,20 @@ class LargeFiles:
     def open(self, name: str, size: int) -> BodyFile | None:
         """The body that an entry names; None when it is gone."""
         try:
-            return BodyFile(self.folder, name, size)
-        except (OSError, ValueError):
+            return BodyFile(self.folder, name, size, self._lose)
+        except OSError:
+            return None
+        except (ValueError, EOFError):
+            self._lose(name)
             return None
 
-    def refused(self, error: OSError) -> None:
+    def _lose(self, name: str) -> None:
+        """Its file is not what was written: it is of no use to anybody, and found no more."""
+        self.lost += 1
+        self.remove(name)
+        logger.warning("a stored answer is lost: somebody changed the length of %s", name)
+
+    def refused(self, error: Exception) -> None:
         """The disk did not want one."""
         self.failed += 1
         self._paused_until = self._clock() + PAUSE
@@ -74,7 +83,7 @@ class LargeFiles:
     def publish(self, slot: Slot) -> None:
         """Figures for the metrics."""
         values, column = slot.values, slot.column
-        for result in ("stored", "failed", "given_up"):
+        for result in ("stored", "failed", "given_up", "lost"):
             values[column("edgeproxy_cache_files_total", result=result)] = getattr(self, result)
         values[column("edgeproxy_cache_files_evictions_total")] = self.evicted
         if self._bytes:

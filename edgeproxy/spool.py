@@ -8,14 +8,13 @@ That worker is sent nothing but what is in the file, and so never serves a gap.
 from __future__ import annotations
 
 import asyncio
-import mmap
 import os
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from edgeproxy.cache.body_file import BodyFile
+from edgeproxy.cache.body_file import BodyFile, Mapped
 
 if TYPE_CHECKING:
     from edgeproxy.large_files import LargeFiles
@@ -45,7 +44,7 @@ class Spool:
         self._file = -1  # the thread's, and the three below
         self._room = 0
         self._at = 0
-        self._view = memoryview(b"")
+        self._mapped: Mapped | None = None
         files.spools += 1
         files.thread.submit(self._create)
 
@@ -76,8 +75,8 @@ class Spool:
         files.thread.submit(self._write, data)
 
     def read(self, start: int, end: int) -> bytes:
-        """Bytes that are written; a view that is used like bytes."""
-        return cast(bytes, self._view[start:end])
+        """Bytes that are written, a view when they are many. Raises EOFError when they are gone."""
+        return _taken(self._mapped, start, end)
 
     def soon(self, call: Callable[[], None]) -> None:
         """In the next turn of the loop."""
@@ -107,11 +106,11 @@ class Spool:
             room = min(FIRST, self._most) if self._size is None else self._size
             self._file = self._files.create(self.name, room)
             self._map(room)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._fail(error)
 
     def _map(self, room: int) -> None:
-        self._view = memoryview(mmap.mmap(self._file, room, access=mmap.ACCESS_READ))
+        self._mapped = Mapped(os.dup(self._file), room)
         self._room = room
 
     def _write(self, data: bytes) -> None:
@@ -122,22 +121,29 @@ class Spool:
                     room = min(max(2 * self._room, self._at), self._most)
                     self._files.extend(self._file, self._room, room)
                     self._map(room)
+                self._check()
                 view = memoryview(data)
                 while view:
                     view = view[os.write(self._file, view) :]
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._fail(error)
         finally:
             self._call(self._wrote, len(data), self._at if self._file >= 0 else 0)
+
+    def _check(self) -> None:
+        """What somebody cut off would be a hole in the body."""
+        if os.fstat(self._file).st_size != self._room:
+            raise ValueError("somebody changed the length of a file that is being written")
 
     def _end(self, done: Done | None) -> None:
         body = None
         try:
             if self._file >= 0 and done is not None:
+                self._check()
                 os.ftruncate(self._file, self._at)
                 self._files.publish_file(self.name)
                 body = self._files.open(self.name, self._at)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             self._fail(error)
         self._close()
         self._call(self._over, done, body)
@@ -148,7 +154,7 @@ class Spool:
             self._file = -1
             self._files.remove(self.name + PART)
 
-    def _fail(self, error: OSError) -> None:
+    def _fail(self, error: Exception) -> None:
         self._close()
         self._call(self._failed, error)
 
@@ -163,7 +169,7 @@ class Spool:
         self.written = max(self.written, written)
         self._progress()
 
-    def _failed(self, error: OSError) -> None:
+    def _failed(self, error: Exception) -> None:
         self._files.refused(error)
         self.given_up = True
         self._progress()
@@ -192,7 +198,7 @@ class Borrowed:
         self.given_up = False
         self._path = os.path.join(folder, name)
         self._loop = asyncio.get_running_loop()
-        self._view = memoryview(b"")
+        self._mapped: Mapped | None = None
 
     def lend(self) -> str:
         """It is not ours."""
@@ -201,23 +207,14 @@ class Borrowed:
     def add(self, data: bytes) -> None:
         """The next bytes of the body, from the worker that writes it. With the first the file is there."""
         if not self.written and not self.given_up:
-            try:
-                self._view = _mapped(self._path + PART)
-            except OSError:
-                self.given_up = not self._was_published()
+            self._mapped = _map(self._path + PART) or _map(self._path)  # it was published meanwhile
+            self.given_up = self._mapped is None
         if not self.given_up:
             self.written += len(data)
 
-    def _was_published(self) -> bool:
-        try:
-            self._view = _mapped(self._path)
-        except OSError:
-            return False
-        return True
-
     def read(self, start: int, end: int) -> bytes:
-        """Bytes that are written; a view that is used like bytes."""
-        return cast(bytes, self._view[start:end])
+        """Bytes that are written, a view when they are many. Raises EOFError when they are gone."""
+        return _taken(self._mapped, start, end)
 
     def soon(self, call: Callable[[], None]) -> None:
         """In the next turn of the loop."""
@@ -231,6 +228,15 @@ class Borrowed:
         """The other worker knows what becomes of it."""
 
 
-def _mapped(path: str) -> memoryview:
-    with open(path, "rb") as file:
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+def _map(path: str) -> Mapped | None:
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return Mapped(file, os.fstat(file).st_size)
+    except (OSError, ValueError):
+        return None
+
+
+def _taken(mapped: Mapped | None, start: int, end: int) -> bytes:
+    if mapped is None:
+        raise EOFError("there is no file")
+    return mapped.take(start, end)

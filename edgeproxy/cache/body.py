@@ -23,8 +23,8 @@ PIECE = 256 * 1024  # bytes from the file for one reader; the others have their 
 class Spool(Protocol):
     """A file that holds a body from its first byte on. Nothing here waits.
 
-    `written` bytes can be read. Once it is `given_up` no more come to that. While it is `full` the origin
-    has to wait.
+    `written` bytes can be read; EOFError says that somebody cut them off. Once it is `given_up` no more
+    come to that. While it is `full` the origin has to wait.
     """
 
     written: int
@@ -90,12 +90,20 @@ class Reader:
         body, spool = self._body, self._body.spool
         if spool is None or self._due or body.broken:
             return
-        end = min(body.start, self.at + PIECE)
+        at = min(max(self.at, self._first), body.start)
+        end = min(body.start, at + PIECE)
+        try:
+            data = spool.read(at, min(end, self._until))
+        except EOFError:
+            self._leave(self.door.abort)
+            return
         if end == body.start:
             self.position = body.dropped
+        self.at = end
         self._due = True
         spool.soon(self._next)
-        self._give(spool.read(self.at, end))
+        if data:
+            self.door.write(data)
 
     def _give(self, data: bytes) -> None:
         """Write what the door wants of these bytes, the next ones."""
@@ -118,12 +126,12 @@ class Reader:
             near = not self.filed and body.dropped <= self.position < body.dropped + len(body.chunks)
             if not lost or near:
                 return  # what came before a break is given, unless it is far behind
+        self._leave(door.end if whole else door.abort)
+
+    def _leave(self, last: Callable[[], None]) -> None:
         self.over = True
-        door.on_drain = door.on_gone = None
-        if whole:
-            door.end()
-        else:
-            door.abort()
+        self.door.on_drain = self.door.on_gone = None
+        last()
 
 
 class Body:

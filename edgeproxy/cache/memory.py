@@ -50,6 +50,9 @@ class MemoryStore:
             return self.find_below(key, headers, varied=False)
         for entry in entries:
             if not entry.names or variant_key(entry.names, headers) == entry.variant:
+                if entry.file is not None and not entry.file.is_whole():
+                    self._drop(entry)
+                    break
                 entry.visited = True
                 return entry, False
         return self.find_below(key, headers, varied=True)

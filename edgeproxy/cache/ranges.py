@@ -123,7 +123,8 @@ def _multipart(fields: list[Field], parts: list[Part], body: bytes, key: bytes) 
     kind = next((value for name, value in fields if name.lower() == b"content-type"), None)
     described = b"" if kind is None else b"Content-Type: %b\r\n" % kind
     boundary = blake2b(key + repr(parts).encode(), key=_SECRET, digest_size=15).hexdigest().encode()
-    view = cast(bytes, memoryview(body))  # what is cut from it is not copied
+    # what is cut from either is not copied, or not from here
+    view = cast(bytes, body if isinstance(body, Pieces) else memoryview(body))
     pieces: list[bytes] = []
     for start, end in parts:
         pieces.append(

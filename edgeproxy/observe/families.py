@@ -154,7 +154,7 @@ FAMILIES: dict[str, Family] = {
     # The machine tier
     "edgeproxy_cache_machine_hits_total": _counter("Answers taken from the machine tier into memory."),
     "edgeproxy_cache_files_total": _counter(
-        "Bodies for files of their own, by what became of them.", "result"
+        "Bodies for files of their own, by what became of them; lost: somebody changed the length.", "result"
     ),
     "edgeproxy_cache_files_evictions_total": _counter("Such files removed to make room."),
     "edgeproxy_cache_files_bytes": _max("Bytes of all such files."),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any
+from typing import Any, cast
 
 from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady, wall
@@ -19,7 +19,7 @@ from edgeproxy.door import RequestBody
 from edgeproxy.holdings import MOST, answered
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.framing import Framing
-from edgeproxy.http.message import Request
+from edgeproxy.http.message import Request, pieces_of
 from edgeproxy.job import Job
 from edgeproxy.peers import said_to_peers
 from edgeproxy.pipeline import Visit
@@ -40,7 +40,8 @@ class PeerExchange(Exchange):
         file = "" if entry.file is None else entry.file.name
         fields += [(b"Age", b"%d" % entry.age(now)), said_to_peers(entry.position, file)]
         self.start(AnswerHead(response.status, fields, len(response.body)))
-        self.write(response.body)
+        for piece in pieces_of(response.body):
+            self.write(cast(bytes, piece))
         self.end()
 
     def tell(self, answer: bytes) -> None:

@@ -1,4 +1,4 @@
-"""An edge whose worker counts what it holds when it gets SIGUSR2: objects by type, blocks, and malloc's own figures.
+"""An edge whose worker counts what it holds when it gets SIGUSR2: objects by type, blocks, malloc's figures.
 
     python -m tests.scenarios.census EDGE_YAML FOLDER [--trace]
 
@@ -78,13 +78,13 @@ def main() -> None:
     folder, trace = Path(sys.argv[2]), "--trace" in sys.argv[3:]
     start, numbers = Worker.start, count()
 
-    async def counting(worker: Worker) -> None:
-        await start(worker)
+    async def counting(self: Worker) -> None:
+        await start(self)
         if trace:
             tracemalloc.start(FRAMES)
 
         def write() -> None:
-            store, hall = worker.parts.store, worker.hall
+            store, hall = self.parts.store, self.hall
             found = {
                 **take_census(), "stored": store.bytes, "entries": len(store),
                 "clients": len(hall.connections), "tasks": len(asyncio.all_tasks()),

@@ -75,7 +75,9 @@ routes:
   - {{name: tunnels, match: {{path: "/ws/**"}}, websocket: true, cache: false, origin: main}}
   - {{name: rest, compress: true, cache: {{stale_if_error: 1h, negative: {{404: 10s}}}}, origin: main}}
 """
-COLUMNS = "cycle  moves  RSS MiB  cache MiB  entries  malloc MiB  free MiB  blocks  objects  conns  tasks  fds"
+COLUMNS = (
+    "cycle  moves  RSS MiB  cache MiB  entries  malloc MiB  free MiB  blocks  objects  conns  tasks  fds"
+)
 
 
 class Soaked:
@@ -184,7 +186,9 @@ async def play(minutes: float, cycle: float, number: int, *, trace: bool) -> int
         while time.monotonic() < ends or len(found) < 2:
             found.append(await play_cycle(edge, clients, cycle))
             show(len(found), clients.done.total(), found[-1])
-        print("\nmoves:", dict(sorted(((f"{name} {status}", n) for (name, status), n in clients.done.items()))))
+        print(
+            "\nmoves:", dict(sorted(((f"{name} {status}", n) for (name, status), n in clients.done.items())))
+        )
         half = found[len(found) // 2]
         print("more in the second half:\n  " + "\n  ".join(grown(half, found[-1])))
         print("\n".join(found[-1]["places"]))
@@ -195,7 +199,9 @@ async def play(minutes: float, cycle: float, number: int, *, trace: bool) -> int
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--cycle", type=float, default=15.0, help="seconds of load before each count")
     parser.add_argument("--clients", type=int, default=24)

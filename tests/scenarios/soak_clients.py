@@ -1,4 +1,4 @@
-"""What the clients of the soak do, good ones and bad ones, one move after the other, each on its own connection."""
+"""What the clients of the soak do, good and bad ones: move after move, each on its own connection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Connection:
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader, self.writer = reader, writer
 
-    async def ask(self, path: str, *fields: str, method: str = "GET", body: bytes = b"", host: str = "") -> int:
+    async def ask(
+        self, path: str, *fields: str, method: str = "GET", body: bytes = b"", host: str = ""
+    ) -> int:
         """Ask and read the answer; its status."""
         self.send(path, *fields, method=method, body=body, host=host)
         return await self.read(method)
@@ -182,7 +184,9 @@ async def aborted_request(clients: Clients, one: Connection) -> int:
 
 
 async def aborted_answer(clients: Clients, one: Connection) -> int:
-    one.send(clients.chance.choice((f"/file/{clients.fresh}", "/hang/1", "/stream/1", f"/pass/{clients.fresh}")))
+    one.send(
+        clients.chance.choice((f"/file/{clients.fresh}", "/hang/1", "/stream/1", f"/pass/{clients.fresh}"))
+    )
     await asyncio.sleep(clients.chance.random() * 0.02)
     one.reset()
     return 1

@@ -63,7 +63,9 @@ class SoakOrigin:
                 kind = path.split("/")[1]
                 whole = _whole(kind, path, head)
                 if whole is not None:
-                    writer.write(whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if head[:4] == b"HEAD" else whole)
+                    writer.write(
+                        whole.partition(b"\r\n\r\n")[0] + b"\r\n\r\n" if head[:4] == b"HEAD" else whole
+                    )
                     async with asyncio.timeout(PATIENCE):
                         await writer.drain()
                 elif not await _play(kind, head, reader, writer):
