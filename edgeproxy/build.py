@@ -75,6 +75,7 @@ class Parts:
         self.log = None if not logs else _access_log(config, self.slot) if previous is None else previous.log
         self.feeds: list[Feed] = []
         self.geo: Snapshot[GeoDatabase | None] = Snapshot(None)
+        self._geo_feed: GeoFeed | None = None
         self.upstreams = dict(self._build_upstreams(previous))
         self._origin_meters = {name: OriginMeters(self.slot, name) for name in self.upstreams}
         self._build_geo()
@@ -149,6 +150,8 @@ class Parts:
             values[column("edgeproxy_credential_file_failures_total", file=path.name)] = read.failures
         self._issuers.publish(self.slot)
         self.trials.publish()
+        if self._geo_feed is not None:
+            values[column("edgeproxy_geo_database_failures_total")] = self._geo_feed.failures
         database = self.geo.value
         if database is not None:
             gauge("edgeproxy_geo_database_age_seconds").set(database.built_at)
@@ -211,7 +214,7 @@ class Parts:
     def _build_geo(self) -> None:
         paths = self.config.geo.paths
         if paths:
-            feed = GeoFeed(paths, self.config.geo.check, self.geo)
+            feed = self._geo_feed = GeoFeed(paths, self.config.geo.check, self.geo)
             feed.load()
             self.feeds.append(feed.run)
 

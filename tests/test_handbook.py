@@ -43,6 +43,12 @@ def test_the_table_of_metrics_is_that_of_the_registry() -> None:
     assert table("Metrics") == there, "python -m tests.test_handbook writes it anew"
 
 
+def test_every_metric_is_counted_somewhere() -> None:
+    written = (path for path in (ROOT / "edgeproxy").rglob("*.py") if path.stem != "families")
+    code = "".join(path.read_text(encoding="utf-8") for path in written)
+    assert [name for name in FAMILIES if f'"{name}"' not in code] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_no_page_names_a_metric_that_is_not_there(page: str) -> None:
     named = set(re.findall(r"\bedgeproxy_[a-z_]+[a-z]\b", PAGES[page]))

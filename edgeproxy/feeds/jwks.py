@@ -37,9 +37,8 @@ _log = logging.getLogger(__name__)
 class JwksFeed:
     """The keys of one provider. `run` is its task; everything here belongs to one event loop.
 
-    `keys` is what it publishes. For metrics: `keys_loaded_at` (clock of the constructor, None until keys
-    were loaded), `fetches` and `failures` (counters), `last_error` (a word, empty after a success), and the
-    `skipped` keys of the published set.
+    `keys` is what it publishes, and `keys_loaded_at` since when (clock of the constructor, None until keys
+    were loaded). `fetches` and `failures` count; `last_error` is a word, empty after a success.
     """
 
     def __init__(

@@ -112,7 +112,6 @@ FAMILIES: dict[str, Family] = {
     "edgeproxy_cache_bytes": _sum("Bytes held by the memory caches of all workers."),
     "edgeproxy_cache_entries": _sum("Responses held by the memory caches of all workers."),
     "edgeproxy_cache_evictions_total": _counter("Responses dropped to make room."),
-    "edgeproxy_cache_refreshes_total": _counter("Refreshes behind a stale answer.", "result"),
     "edgeproxy_purges_total": _counter("Purges accepted.", "kind"),
     # Origins
     "edgeproxy_origin_requests_total": _counter(
@@ -172,6 +171,9 @@ FAMILIES: dict[str, Family] = {
     # Policies
     "edgeproxy_geo_lookups_total": _counter("Addresses looked up, by whether the database knew.", "result"),
     "edgeproxy_geo_database_age_seconds": _age("Since the geo database in use was built."),
+    "edgeproxy_geo_database_failures_total": _counter(
+        "Looks at replaced geo databases that brought none to use: unreadable, damaged, or of no use."
+    ),
     "edgeproxy_experiment_requests_total": _counter(
         "Answers to requests with a variant, by class of status.", "experiment", "variant", "code"
     ),

@@ -13,12 +13,17 @@ from typing import IO, Any
 
 import pytest
 
+from edgeproxy.build import Parts
+from edgeproxy.config import read_config
+from edgeproxy.config_file import parse
 from edgeproxy.context import NOWHERE, Place
 from edgeproxy.demo.geo_demo import render
 from edgeproxy.demo.mmdb_writer import Value, Writer
 from edgeproxy.errors import ConfigError
 from edgeproxy.feeds.geo_database import GeoFeed, open_database
+from edgeproxy.observe.cells import encode_series
 from edgeproxy.policies.geo_data import GeoDatabase, read_place
+from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
 
 ADDRESSES = [
@@ -388,6 +393,28 @@ async def test_a_damaged_replacement_is_refused_once_and_the_old_one_serves(
     await feed.look()
     assert snapshot.value is not good
     assert (feed.loads, feed.failures, feed.last_error) == (2, 1, "")
+
+
+async def test_a_replacement_that_is_not_taken_shows_in_the_metrics(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = f"""
+origins: {{o: {{servers: ["http://10.0.0.1"]}}}}
+geo: {{database: "{file}"}}
+routes: [{{name: r, origin: o}}]
+"""
+    shared = Shared(Path(), 1)
+    made = Parts(read_config(parse(text.encode(), "edge.yaml", Path(), {})), shared, 0, None, logs=False)
+    column = shared.cells.intern(encode_series("edgeproxy_geo_database_failures_total"))
+    replace(file, b"garbage")
+    feed = asyncio.create_task(made.feeds[0]())
+    async with asyncio.timeout(5):
+        while not shared.cells.total(column):
+            await asyncio.sleep(0)
+            made.publish()
+    feed.cancel()
+    assert shared.cells.total(column) == 1
+    await made.close()
 
 
 async def test_none_of_the_broken_files_takes_the_place_of_a_good_one(
