@@ -77,6 +77,7 @@ SHARED = {
     "identify",
     "field_names",
     "failure_budget",
+    "claims",
     "credential",
     "redirect_target",
     "rewriter",

@@ -124,7 +124,8 @@ def _walk(reader: Reader) -> None:
 class GeoFeed:
     """Publishes the databases of some files and looks now and then whether they were replaced.
 
-    `loads` and `failures` count looks that found another file; `last_error` is a sentence, empty after a success.
+    `loads` and `failures` count looks that found another file; `last_error` is a sentence, empty after a
+    success.
     """
 
     def __init__(

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, cast
+from typing import cast
 from urllib.parse import unquote_to_bytes
 
 from edgeproxy.context import NOWHERE, Context
 from edgeproxy.countries import PlaceSet
 from edgeproxy.http.message import Request
 from edgeproxy.http.target import without_parameters
+from edgeproxy.policies.claims import Claims, find_claim
 from edgeproxy.policies.field_names import TOKEN
 from edgeproxy.policies.identify import claim_text, cookie_reader
 from edgeproxy.policies.networks import NetworkSet
@@ -131,16 +132,12 @@ def _country(values: list[str], groups: Groups | None) -> Test:
     return lambda _, ctx: (ctx.place or NOWHERE) in places
 
 
-def _words(claims: Mapping[str, Any] | None, path: str) -> Iterable[str]:
+def _words(claims: Claims | None, path: str) -> Iterable[str]:
     """The members of a claim: of a list, or the words of a text (`scope`, RFC 8693 §4.2)."""
-    value: Any = None if claims is None else claims.get(path)
-    if value is None and claims is not None and "." in path:
-        value = claims
-        for step in path.split("."):
-            value = cast("Any", value.get(step)) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownMemberType] - JSON
+    value = find_claim(claims, path)
     if isinstance(value, str):
         return value.split(" ")
-    return [str(each) for each in cast("list[Any]", value)] if isinstance(value, list) else ()
+    return [str(each) for each in cast("list[object]", value)] if isinstance(value, list) else ()
 
 
 def _header(name: str) -> Read:

@@ -7,13 +7,14 @@ or says None: absent, empty, or so strange (a cookie sent twice) that it proves 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated
 
 from pydantic import AfterValidator, WithJsonSchema
 
 from edgeproxy.context import Context
 from edgeproxy.http.message import Request
+from edgeproxy.policies.claims import Claims, find_claim
 from edgeproxy.policies.field_names import TOKEN
 
 Source = Callable[[Request, Context], str | None]
@@ -49,15 +50,9 @@ def cookie_reader(name: str) -> Callable[[Request], str | None]:
     return read
 
 
-def claim_text(claims: Mapping[str, Any] | None, path: str) -> str | None:
-    """The claim at `path` as text: the claim of exactly that name, else dots step into objects."""
-    if claims is None:
-        return None
-    value: Any = claims.get(path)
-    if value is None and "." in path:
-        value = claims
-        for step in path.split("."):
-            value = value.get(step) if isinstance(value, Mapping) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] - JSON
+def claim_text(claims: Claims | None, path: str) -> str | None:
+    """The claim at `path` as text; None when it is absent, empty, or no scalar."""
+    value = find_claim(claims, path)
     if isinstance(value, str):
         return value or None
     if isinstance(value, bool):

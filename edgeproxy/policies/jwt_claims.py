@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from math import inf
 from typing import Annotated, cast
 
 from pydantic import Field, PlainValidator, model_validator
 
+from edgeproxy.policies.claims import Claims, find_claim
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_token import Reason
 from edgeproxy.record import record
 from edgeproxy.units import Model
 
-Claims = Mapping[str, object]
 Scalar = bool | int | float | str
 
 
@@ -176,15 +175,6 @@ class Requirement:
 
 def _words(values: tuple[Scalar, ...] | None) -> list[str]:
     return [word for value in values or () for word in str(value).split(" ")]
-
-
-def find_claim(claims: Claims, path: str) -> object | None:
-    """The claim of that very name (`https://example.com/roles`), else the one the dots lead to."""
-    if path in claims:
-        return claims[path]
-    inner, _, name = path.rpartition(".")
-    outer = find_claim(claims, inner) if inner else None
-    return cast("Claims", outer).get(name) if isinstance(outer, Mapping) else None
 
 
 def render_claim(value: object) -> bytes:

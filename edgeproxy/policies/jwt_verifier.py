@@ -15,8 +15,9 @@ from typing import TypeVar
 
 from edgeproxy.context import Context, Edit, Op, Pause, Verdict, Wake
 from edgeproxy.http.message import Request
+from edgeproxy.policies.claims import Claims, find_claim
 from edgeproxy.policies.failure_budget import FailureBudget
-from edgeproxy.policies.jwt_claims import Claims, Profile, Requirement, find_claim, render_claim
+from edgeproxy.policies.jwt_claims import Profile, Requirement, render_claim
 from edgeproxy.policies.jwt_evidence import NO_EVIDENCE, evidence
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.jwt_provider import JwtProvider

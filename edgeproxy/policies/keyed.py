@@ -7,12 +7,12 @@ tells the origin is part of the key, and what is part of the key the origin may 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Iterable
 
 from edgeproxy.context import Context, Edit, Op, Verdict
 from edgeproxy.http.device import DESKTOP, MOBILE, TABLET, device_class
 from edgeproxy.http.message import Request, Response
+from edgeproxy.policies.claims import find_claim
 
 DEVICE_FIELD = b"X-Device-Class"
 _DEVICES = {
@@ -42,21 +42,10 @@ class Keyed:
             ctx.to_origin.append(edit)
             ctx.note(self.name, Verdict.ALLOW, f"device {name.decode()}")
         for path, raw in self._claims:
-            value = find_claim(ctx.claims, path)
+            value = find_claim(ctx.claims, path, _ABSENT)
             ctx.key_parts += (_claim_part(raw, value),)
             ctx.note(self.name, Verdict.ALLOW, f"claim {path} is {'absent' if value is _ABSENT else 'there'}")
         return None
-
-
-def find_claim(claims: Mapping[str, Any] | None, path: str) -> object:
-    """The claim of that very name, else the one the dots lead to; `_ABSENT` when there is none."""
-    if claims is None:
-        return _ABSENT
-    if path in claims:
-        return claims[path]
-    inner, dot, name = path.rpartition(".")
-    outer = find_claim(claims, inner) if dot else None
-    return cast("Mapping[str, Any]", outer).get(name, _ABSENT) if isinstance(outer, Mapping) else _ABSENT
 
 
 def _claim_part(path: bytes, value: object) -> bytes:
