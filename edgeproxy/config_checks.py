@@ -36,6 +36,12 @@ def _references(document: Document) -> Iterator[tuple[TreePath, str, str]]:
     for position, rule in enumerate(listed(section(document.data.get("geo")).get("residency"))):
         at: TreePath = ("geo", "residency", position, "origins")
         yield from ((where, name, "origins") for where, name in texts(at, section(rule).get("origins")))
+    for name, experiment in section(document.data.get("experiments")).items():
+        for variant, what in section(section(experiment).get("variants")).items():
+            at = ("experiments", name, "variants", variant, "origin")
+            yield from (
+                (where, origin, "origins") for where, origin in texts(at, section(what).get("origin"))
+            )
     for path, route in routes(document):
         for where, name in _origins(path, route):
             yield where, name, "origins"

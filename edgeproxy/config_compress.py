@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator
 
 from edgeproxy.http.coding import CodingRule
-from edgeproxy.units import Model, Size
+from edgeproxy.units import Model, Size, as_list
 
 _TYPE = re.compile(r"[a-z0-9!#$&^_.+-]+/(\*|[a-z0-9!#$&^_.+-]+)|\*\+[a-z0-9.-]+")
 TEXT = (
@@ -27,10 +27,6 @@ TEXT = (
 Coding = Literal["zstd", "br", "gzip"]
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
 class CompressSection(Model):
     """What the edge compresses that the origin did not. Leave it off where answers repeat what a client sent
     beside a secret: their size then tells the secret (BREACH)."""
@@ -38,7 +34,7 @@ class CompressSection(Model):
     codings: Annotated[
         tuple[Coding, ...],
         Field(min_length=1, max_length=3),
-        BeforeValidator(_as_list, json_schema_input_type=Coding | list[Coding]),
+        BeforeValidator(as_list, json_schema_input_type=Coding | list[Coding]),
     ] = ("zstd", "br", "gzip")
     """Codings in the order of our liking; what the client likes better goes first."""
     types: tuple[str, ...] = Field(default=TEXT, min_length=1, max_length=64)

@@ -1,19 +1,17 @@
-"""What experiments need of the sections around them: origins, places, claims, each other."""
+"""What experiments need of the sections around them: places, claims, each other."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeproxy.config_tree import Document, Problem, Tree, TreePath, either, suggestion
+from edgeproxy.config_conditions import KNOWS_WHO
+from edgeproxy.config_tree import Document, Problem, Tree, TreePath
 from edgeproxy.config_walk import listed, policies, routes, section, texts
 from edgeproxy.policies.condition import Condition, ConditionError, condition
-
-_WORDS = frozenset({"jwt", "api_key", "basic", "use"})  # policies that verify claims, or may
 
 
 def experiment_checks(document: Document) -> Iterator[Problem]:
     """Everything that is wrong between experiments and other sections."""
-    yield from _origins(document)
     yield from _groups(document)
     for path, route in routes(document):
         yield from _order(document, path, route)
@@ -21,20 +19,6 @@ def experiment_checks(document: Document) -> Iterator[Problem]:
 
 def _experiments(document: Document) -> dict[str, Tree]:
     return section(document.data.get("experiments"))
-
-
-def _origins(document: Document) -> Iterator[Problem]:
-    known = section(document.data.get("origins"))
-    for name, experiment in _experiments(document).items():
-        for variant, what in section(section(experiment).get("variants")).items():
-            path = ("experiments", name, "variants", variant, "origin")
-            origin = section(what).get("origin")
-            if isinstance(origin, str) and origin not in known:
-                near = "" if document.is_secret(path) else suggestion(origin, known)
-                listing = (
-                    f"one of origins: {either(sorted(known)[:8])}" if known else "an entry under origins"
-                )
-                yield Problem(path, f"found {document.show(path)}, expected {listing}{near}")
 
 
 def _groups(document: Document) -> Iterator[Problem]:
@@ -68,7 +52,7 @@ def _order(document: Document, path: TreePath, route: dict[str, Tree]) -> Iterat
     verified = False
     located = bool(section(document.data.get("geo")).get("database"))
     for where, word, value in policies(path, route):
-        verified = verified or word in _WORDS
+        verified = verified or word in KNOWS_WHO
         for each, name in texts(where, value) if word == "ab" else ():
             parsed = _when(document, name)
             said = _missing(parsed, drawn, verified=verified, located=located)

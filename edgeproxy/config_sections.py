@@ -21,7 +21,7 @@ from edgeproxy.errors import RequestError
 from edgeproxy.http.pages import LONGEST, check_page
 from edgeproxy.http.target import normalise_path
 from edgeproxy.policies.purge_method import PurgeMethod
-from edgeproxy.units import Above0, AddressField, Model, NetworkField, Size
+from edgeproxy.units import Above0, AddressField, Model, NetworkField, Size, as_absent, as_list
 
 _HOST = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]")
 _METHOD = re.compile(r"[A-Z][A-Z0-9_-]*")
@@ -31,11 +31,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,6
 FieldName = Annotated[str, StringConstraints(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}$")]
 
 
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-_OneOrMore = BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+_OneOrMore = BeforeValidator(as_list, json_schema_input_type=str | list[str])
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=16), _OneOrMore]
 
 
@@ -65,16 +61,16 @@ class Listener(Model):
     """Every connection begins with a PROXY protocol header (v1 or v2), which names the client."""
 
 
-def _as_listener(value: object) -> object:
+def as_listener(value: object) -> object:
     return {"address": value} if isinstance(value, str | int) else value
 
 
-def _as_listeners(value: object) -> object:
+def as_listeners(value: object) -> object:
     return [cast("object", value)] if isinstance(value, str | int | dict) else value
 
 
 ListenerField = Annotated[
-    Listener, BeforeValidator(_as_listener, json_schema_input_type=AddressField | Listener)
+    Listener, BeforeValidator(as_listener, json_schema_input_type=AddressField | Listener)
 ]
 
 
@@ -122,13 +118,13 @@ class Server(Model):
     listen: Annotated[
         tuple[ListenerField, ...],
         Field(min_length=1, max_length=32),
-        BeforeValidator(_as_listeners, json_schema_input_type=ListenerField | tuple[ListenerField, ...]),
+        BeforeValidator(as_listeners, json_schema_input_type=ListenerField | tuple[ListenerField, ...]),
     ] = (Listener(address="0.0.0.0:8080"),)
     """Addresses, each with `proxy_protocol: true` if a balancer in front speaks it. Default: 0.0.0.0:8080."""
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=128)] = "auto"
     """Worker processes; `auto` is one per core."""
     trusted_proxies: Annotated[
-        tuple[NetworkField, ...], BeforeValidator(_as_list, json_schema_input_type=str | list[str])
+        tuple[NetworkField, ...], BeforeValidator(as_list, json_schema_input_type=str | list[str])
     ] = ()
     """Networks whose X-Forwarded-For and Forwarded are believed."""
     limits: ServerLimits = ServerLimits()
@@ -142,16 +138,12 @@ class Server(Model):
     filled in. Default: a page of ours."""
 
 
-def _as_absent(value: object) -> object:
-    return None if value == "" else value
-
-
 class Admin(Model):
     """The listener for metrics, health, purge and explain. Keep it away from clients."""
 
     listen: AddressField | None = Field(default="127.0.0.1:9900", validate_default=True)
     """IP address and port; `null` for none."""
-    token: Annotated[SecretStr | None, BeforeValidator(_as_absent)] = None
+    token: Annotated[SecretStr | None, BeforeValidator(as_absent)] = None
     """Bearer token of purge and explain; without one both answer 403. 16 characters or more when the
     listener is not on loopback."""
 

@@ -15,10 +15,7 @@ from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight, Flights
 from edgeproxy.cache.key import location_of
-from edgeproxy.cache.settle import (
-    on_failure,
-    serve_entry,
-)
+from edgeproxy.cache.settle import on_failure, serve_entry
 from edgeproxy.compress import prepare
 from edgeproxy.context import Clock
 from edgeproxy.decision import Cause

@@ -80,7 +80,7 @@ class Visit:
         self.route = edge.routes.find(request) if of is None else of.route
         rule = self.route.rule
         if rule is not None and rule.known_codings:
-            request = _with_known_codings(request)
+            request = request.with_headers(with_known_codings(request.headers))
         if self.route.compression is not None:
             request = self.route.compression.rule.narrowed(request)
         self.request = request  # as it goes on from here
@@ -119,22 +119,6 @@ class Visit:
                 query = without_query(query, self.route.hidden_query)
             self._parts, self._key = parts, primary_key(rule, self.request, query, ctx)
         return self._key
-
-
-def _with_known_codings(request: Request) -> Request:
-    headers = with_known_codings(request.headers)
-    if headers is request.headers:
-        return request
-    return Request(
-        request.method,
-        request.host,
-        request.path,
-        request.query,
-        headers,
-        request.peer,
-        request.secure,
-        request.has_body,
-    )
 
 
 def decide(visit: Visit, ctx: Context, resumed: Delay | None = None) -> Decision:

@@ -133,6 +133,16 @@ def parse_network(value: object) -> Network:
     return network
 
 
+def as_list(value: object) -> object:
+    """One text is a list of one."""
+    return [value] if isinstance(value, str) else value
+
+
+def as_absent(value: object) -> object:
+    """An empty text is nothing: what a variable that is not set leaves behind."""
+    return None if value == "" else value
+
+
 def _text(pattern: str, example: str) -> WithJsonSchema:
     return WithJsonSchema({"type": "string", "pattern": pattern, "examples": [example]})
 

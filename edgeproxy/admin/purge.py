@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from edgeproxy.errors import EdgeError, RequestError
 from edgeproxy.http.target import normalise_host, split_target
-from edgeproxy.purge_log import MAX_VALUE, PurgeKind
+from edgeproxy.purge_log import MAX_VALUE, PurgeKind, joined_location
 from edgeproxy.record import record
 
 MAX_TAG = 1024  # bytes
@@ -60,7 +60,7 @@ def _url(value: str) -> bytes:
         host, path, query = split_target(target, b"purge", secure=value[:5].lower() == "https")
     except RequestError as error:
         raise PurgeError(error.detail) from None
-    location = host + path + (b"?" + query if query else b"")
+    location = joined_location((host, path, query))
     if len(location) > MAX_VALUE:
         raise PurgeError(f"A URL has at most {MAX_VALUE} bytes.")
     return location

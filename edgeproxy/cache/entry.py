@@ -63,7 +63,7 @@ class Entry:
         "tags",
         "variant",
         "visited",
-    )  # fmt: skip
+    )
 
     def __init__(
         self,

@@ -112,9 +112,7 @@ def only_keyed(rule: CacheRule, request: Request) -> Request:
     pairs = [name + b"=" + cookies[name] for name in rule.cookies if name in cookies]
     if pairs:
         kept.append((b"Cookie", b"; ".join(pairs)))
-    return Request(
-        request.method, request.host, request.path, request.query, Headers(kept), request.peer, request.secure
-    )
+    return request.with_headers(Headers(kept))
 
 
 def variant_key(names: tuple[bytes, ...], headers: Headers) -> bytes:

@@ -146,9 +146,7 @@ class CacheRule:
     country: bool
     device: bool
     claims: tuple[str, ...]
-    told: (
-        frozenset[bytes] | None
-    )  # the only request fields for the origin of what may be stored, when not all
+    told: frozenset[bytes] | None  # the only request fields that origins of what is stored get; None: all
     tag_fields: tuple[bytes, ...]  # lower-case names of response fields with tags
     hidden: frozenset[bytes]  # lower-case names of response fields that are not for clients
     known_codings: bool  # of Accept-Encoding only the codings we know count, here and at the origin

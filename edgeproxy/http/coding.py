@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from edgeproxy.http.message import Field, Headers, Request
+from edgeproxy.http.quality import qualities
 from edgeproxy.record import record
 
 IDENTITY = b"identity"
@@ -52,16 +53,7 @@ class CodingRule:
             field for field in headers.raw if len(field[0]) != 15 or field[0].lower() != b"accept-encoding"
         ]
         raw.append((b"Accept-Encoding", coding))
-        return Request(
-            request.method,
-            request.host,
-            request.path,
-            request.query,
-            Headers(raw, {**index, b"accept-encoding": coding}),
-            request.peer,
-            request.secure,
-            request.has_body,
-        )
+        return request.with_headers(Headers(raw, {**index, b"accept-encoding": coding}))
 
     def compresses(self, status: int, headers: Headers) -> bool:
         """Is an answer with this head one that clients get compressed, if they like?"""
@@ -91,27 +83,14 @@ def chosen(codings: tuple[bytes, ...], accepted: bytes) -> bytes:
 
 
 def _chosen(codings: tuple[bytes, ...], accepted: bytes) -> bytes:
-    liking: dict[bytes, float] = {}
-    for part in accepted.lower().split(b","):
-        coding, _, parameter = part.partition(b";")
-        liking[coding.strip()] = _quality(parameter)
-    others = liking.get(b"*", 0.0)
-    best = max(codings, key=lambda coding: liking.get(coding, others), default=IDENTITY)
-    return best if liking.get(best, others) > 0 else IDENTITY
+    liked = qualities(accepted)
+    others = liked.get(b"*", 0.0)
+    best = max(codings, key=lambda coding: liked.get(coding, others), default=IDENTITY)
+    return best if liked.get(best, others) > 0 else IDENTITY
 
 
 _USUAL = 128  # bytes of a field worth remembering
 _remembered = lru_cache(512)(_chosen)
-
-
-def _quality(parameter: bytes) -> float:
-    name, _, value = parameter.partition(b"=")
-    if name.strip() != b"q":
-        return 1.0
-    try:
-        return min(1.0, max(0.0, float(value)))
-    except ValueError:
-        return 0.0
 
 
 def coded_fields(headers: Headers, coding: bytes) -> Headers:

@@ -88,6 +88,14 @@ class Request:
     secure: bool = False
     has_body: bool = False
 
+    def with_headers(self, headers: Headers) -> Request:
+        """The same request with other fields; itself when they are its own."""
+        if headers is self.headers:
+            return self
+        return Request(
+            self.method, self.host, self.path, self.query, headers, self.peer, self.secure, self.has_body
+        )
+
 
 @record
 class Response:

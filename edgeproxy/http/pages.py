@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from edgeproxy.http.quality import qualities
+
 LONGEST = 65_536  # characters of a template
 REQUEST_ID = "{request_id}"
 _LONGEST_ACCEPT = 512  # bytes that are looked at
@@ -50,24 +52,8 @@ def prefers_html(accept: bytes | None) -> bool:
 def _prefers_html(accept: bytes) -> bool:
     if b"text/html" not in accept:  # whatever is fine with it: programs say */*
         return False
-    qualities: dict[bytes, float] = {}
-    for element in accept.split(b","):
-        kind, *parameters = element.split(b";")
-        qualities[kind.strip()] = _quality(parameters)
-    named = [
-        qualities[kind] for kind in (b"application/problem+json", b"application/json") if kind in qualities
-    ]
-    json = max(named) if named else qualities.get(b"application/*", qualities.get(b"*/*", 0.0))
-    html = qualities.get(b"text/html", 0.0)
+    liked = qualities(accept)
+    named = [liked[kind] for kind in (b"application/problem+json", b"application/json") if kind in liked]
+    json = max(named) if named else liked.get(b"application/*", liked.get(b"*/*", 0.0))
+    html = liked.get(b"text/html", 0.0)
     return html > json or (html == json > 0 and not named)
-
-
-def _quality(parameters: list[bytes]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition(b"=")
-        if name.strip() == b"q":
-            try:
-                return min(1.0, max(0.0, float(value)))
-            except ValueError:
-                return 0.0
-    return 1.0

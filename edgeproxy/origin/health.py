@@ -18,10 +18,10 @@ import httpx
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.servers import ServerUrl
 from edgeproxy.origin.settings import Health, Origin
+from edgeproxy.origin.standing import HEALTHY, UNHEALTHY, UNKNOWN
 from edgeproxy.origin.tls import client_context
 
-UNKNOWN, HEALTHY, UNHEALTHY = 0, 1, 2  # what a cell holds; unknown counts as healthy
-STATES = ("unknown", "healthy", "unhealthy")
+STATES = ("unknown", "healthy", "unhealthy")  # the words for what a cell holds
 MOST_READ = 64 * 1024  # bytes of an answer in which the expected text must stand
 
 _log = logging.getLogger(__name__)

@@ -13,13 +13,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 
-from edgeproxy.origin.balance import NONE_LEFT, Balance
+from edgeproxy.origin.balance import Balance
 from edgeproxy.origin.servers import ServerEntry
 from edgeproxy.origin.settings import Ejection, Origin
 
 HOLD_DOWN = 1.0  # seconds a server that refused a connection is avoided by this worker
 HOLD_SILENT = 4.0  # the same for one that did not answer at all: trying it costs a client much time
-UNHEALTHY = 2  # what a health cell holds; see `health`
+UNKNOWN, HEALTHY, UNHEALTHY = 0, 1, 2  # what a health cell holds; unknown counts as healthy
 SLOW_START_STEP = 0.1  # seconds between two weights of a server that starts slowly
 LEAST_WEIGHT = 0.1  # share of its weight that a server starts with
 
@@ -269,6 +269,3 @@ class Roster:
         self.ejected += 1
         self._until = -math.inf
         return reason
-
-
-__all__ = ["HOLD_DOWN", "NONE_LEFT", "Roster", "Standing"]

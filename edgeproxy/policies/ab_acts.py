@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, model_validator
 
-from edgeproxy.policies.field_names import FieldName
+from edgeproxy.policies.field_names import FieldName, is_plain
 from edgeproxy.policies.redirect_target import Target
 from edgeproxy.policies.rewriter import check_host, check_path
 from edgeproxy.units import Model
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 def _value(text: str) -> str:
-    if _CONTROL.search(text) or text != text.strip():
+    if not is_plain(text):
         raise ValueError(f"the value {text!r} has control characters, or spaces around it")
     return text
 

@@ -1,4 +1,4 @@
-"""Which field names a configuration may write. Refused names are the edge's own, each with a reason."""
+"""Which fields a configuration may write. Refused names are the edge's own, each with a reason."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from edgeproxy.http.fields import FRAMING, HOP_BY_HOP
 
 TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 §5.6.2
 TOKEN_SAID = "letters, digits and !#$%&'*+-.^_`|~ only"  # noqa: S105 - a grammar, no secret
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _HOP_BY_HOP = "belongs to one connection (RFC 9110 §7.6.1); the edge writes its own"
 _FRAMING = "says where a message ends; the edge writes its own"
@@ -32,6 +33,18 @@ def editable(name: str) -> str:
     if reason is not None:
         raise ValueError(f"{name} cannot be written by rule: it {reason}")
     return name
+
+
+def is_plain(value: str) -> bool:
+    """Does a field value arrive as it was written? Not with control characters, or with spaces around it."""
+    return _CONTROL.search(value) is None and value == value.strip()
+
+
+def check_field(name: str, value: str) -> None:
+    """Raises ValueError for a field line that cannot be written."""
+    editable(name)
+    if not is_plain(value):
+        raise ValueError(f"the value of {name} has control characters, or spaces around it")
 
 
 FieldName = Annotated[str, AfterValidator(editable)]

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from edgeproxy.countries import CONTINENTS, COUNTRIES, GROUPS, check_place_name, is_word
-from edgeproxy.policies.field_names import FieldName, editable
+from edgeproxy.policies.field_names import FieldName, check_field
 from edgeproxy.policies.redirect_target import Target
 from edgeproxy.policies.rewriter import check_path
 from edgeproxy.units import Above0, Model, NetworkField
@@ -20,7 +20,6 @@ Fact = Literal[
 """What an origin can be told about a client."""
 
 _GROUP_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 class Override(Model):
@@ -92,9 +91,7 @@ class GeoSection(Model):
 
 def _fields(fields: dict[str, str]) -> dict[str, str]:
     for name, value in fields.items():
-        editable(name)
-        if _CONTROL.search(value) or value != value.strip():
-            raise ValueError(f"the value of {name} has control characters, or spaces around it")
+        check_field(name, value)
     return fields
 
 

@@ -6,17 +6,14 @@ when the configuration is loaded: the edge writes them itself.
 
 from __future__ import annotations
 
-import re
 from hashlib import blake2b
 
 from pydantic import Field, model_validator
 
 from edgeproxy.context import Context, Edit, Op, Verdict
 from edgeproxy.http.message import Request, Response
-from edgeproxy.policies.field_names import editable
+from edgeproxy.policies.field_names import check_field, editable
 from edgeproxy.units import Model
-
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _HSTS = Edit(Op.SET, b"Strict-Transport-Security", b"max-age=31536000")
 _PRESET = (
@@ -49,11 +46,10 @@ class FieldRules(Model):
 
     @model_validator(mode="after")
     def _can_be_written(self) -> FieldRules:
-        for name in (*self.set, *self.add, *self.remove):
-            editable(name)
         for name, value in (*self.set.items(), *self.add.items()):
-            if _CONTROL.search(value) or value != value.strip():
-                raise ValueError(f"the value of {name} has control characters, or spaces around it")
+            check_field(name, value)
+        for name in self.remove:
+            editable(name)
         _refuse_repeats("set", (*self.set, *self.remove))
         _refuse_repeats("add", tuple(self.add))
         return self

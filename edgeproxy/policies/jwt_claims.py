@@ -9,6 +9,7 @@ from typing import Annotated, cast
 from pydantic import Field, PlainValidator, model_validator
 
 from edgeproxy.policies.claims import Claims, find_claim
+from edgeproxy.policies.field_names import is_plain
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_token import Reason
 from edgeproxy.record import record
@@ -26,7 +27,6 @@ def _scalar(value: object) -> Scalar:
 ScalarField = Annotated[Scalar, PlainValidator(_scalar, json_schema_input_type=Scalar)]
 Values = Annotated[tuple[ScalarField, ...], Field(min_length=1, max_length=256)]
 _SCOPE_WORD = re.compile(r"[!#-\[\]-~]+")  # RFC 6749 §3.3
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _LAST_DATE = 253_402_300_799  # the end of the year 9999; beyond are milliseconds, and tricks
 _USUAL_TYPES = frozenset({"", "jwt", "at+jwt"})  # a logout token or a DPoP proof is no access token
 
@@ -196,7 +196,7 @@ def render_claim(value: object) -> bytes:
 
 
 def _render_text(value: object) -> bytes:
-    if not isinstance(value, str) or _CONTROL.search(value) or value != value.strip():
+    if not isinstance(value, str) or not is_plain(value):
         raise ValueError("a claim that is no plain text")
     return value.encode()
 

@@ -7,7 +7,6 @@ Both must be right: the address of the client and the token.
 from __future__ import annotations
 
 import hmac
-import ipaddress
 import json
 from collections.abc import Callable, Iterable
 from typing import Annotated
@@ -18,19 +17,13 @@ from edgeproxy.context import Context, Verdict
 from edgeproxy.http.message import Request, Response
 from edgeproxy.http.replies import NO_STORE, problem
 from edgeproxy.http.wire import response
-from edgeproxy.units import Model, Network, NetworkField
+from edgeproxy.policies.networks import NetworkSet
+from edgeproxy.purge_log import joined_location
+from edgeproxy.units import Model, Network, NetworkField, as_absent, as_list
 
 SOFT = b"x-soft-purge"
 Append = Callable[[bytes, bool], int]
 """Purge `host/path?query`, softly or not; the position of the purge log after it."""
-
-
-def _as_list(value: object) -> object:
-    return [value] if isinstance(value, str) else value
-
-
-def _as_absent(value: object) -> object:
-    return None if value == "" else value
 
 
 class PurgeMethod(Model):
@@ -40,10 +33,10 @@ class PurgeMethod(Model):
     clients: Annotated[
         tuple[NetworkField, ...],
         Field(min_length=1),
-        BeforeValidator(_as_list, json_schema_input_type=str | list[str]),
+        BeforeValidator(as_list, json_schema_input_type=str | list[str]),
     ]
     """Networks it may come from; to others there is no such method."""
-    token: Annotated[Annotated[SecretStr, Field(min_length=16)] | None, BeforeValidator(_as_absent)] = None
+    token: Annotated[Annotated[SecretStr, Field(min_length=16)] | None, BeforeValidator(as_absent)] = None
     """What stands after `Bearer` in Authorization; without one there is no such method for anybody."""
 
 
@@ -55,12 +48,12 @@ class PurgeByMethod:
     fails_open = False
 
     def __init__(self, networks: Iterable[Network], token: str, append: Append) -> None:
-        self._networks = tuple(networks)
+        self._networks = NetworkSet(networks)
         self._token = token.encode()
         self._append = append
 
     def __call__(self, request: Request, ctx: Context, /) -> Response | None:
-        if not self._may_come(ctx.client):
+        if ctx.client not in self._networks:  # nor is one over a Unix socket
             ctx.note(self.name, Verdict.REFUSE, f"{ctx.client} is not among cache.purge_method.clients")
             detail = "This route does not take that method."
             return problem(request, ctx, 405, "method-not-allowed", detail)
@@ -69,7 +62,7 @@ class PurgeByMethod:
             detail = "Send Authorization: Bearer with the token of PURGE."
             return problem(request, ctx, 401, "bad-purge-token", detail, [(b"WWW-Authenticate", b"Bearer")])
         soft = request.headers.get(SOFT) == b"1"
-        location = request.host + request.path + (b"?" + request.query if request.query else b"")
+        location = joined_location((request.host, request.path, request.query))
         document: dict[str, object] = {
             "purged": "url", "value": location.decode("utf-8", "backslashreplace"), "soft": soft,
         }  # fmt: skip
@@ -79,13 +72,6 @@ class PurgeByMethod:
         ctx.reason = "purged"
         body = json.dumps(document, ensure_ascii=False).encode() + b"\n"
         return response(200, [(b"Content-Type", b"application/json"), NO_STORE], body)
-
-    def _may_come(self, client: str) -> bool:
-        try:
-            address = ipaddress.ip_address(client)
-        except ValueError:
-            return False  # over a Unix socket, or nobody knows
-        return any(address in network for network in self._networks)
 
     def _knows(self, request: Request) -> bool:
         given = request.headers.get_all(b"authorization")

@@ -17,16 +17,15 @@ from edgeproxy.http.message import Field as FieldLine
 from edgeproxy.http.message import Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.http.wire import NO_CONTENT_LENGTH, response
-from edgeproxy.policies.field_names import FieldName
+from edgeproxy.policies.field_names import FieldName, is_plain
 from edgeproxy.units import Duration, Model
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _READ = (b"GET", b"HEAD")
 _TAG = re.compile(rb'(?:W/)?("[^"]*")')
 
 
 def _value(text: str) -> str:
-    if _CONTROL.search(text) or text != text.strip() or not text.isascii():
+    if not (is_plain(text) and text.isascii()):
         raise ValueError(f"the value {text!r} has control characters, spaces around it, or is not ASCII")
     return text
 
