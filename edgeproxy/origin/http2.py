@@ -25,6 +25,7 @@ from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field, Headers
 from edgeproxy.origin.connection import OriginConnection, Owner
 from edgeproxy.origin.http2_fields import pseudo_fields, split_status
+from edgeproxy.origin.http2_state import StreamBroken
 from edgeproxy.origin.reader import MAX_FIELDS
 from edgeproxy.origin.settings import Timeouts
 from edgeproxy.origin.sink import NOBODY, ResponseSink
@@ -40,7 +41,7 @@ HELD = 64 * 1024  # bytes of a request body that wait for the origin's window be
 class Http2Stream(OriginConnection):
     """A place on `link`. Bodies need no framing of the caller's."""
 
-    __slots__ = ("_alone", "_held", "_link", "_since", "_trailers", "number", "owed")
+    __slots__ = ("_alone", "_held", "_link", "_missing", "_since", "_trailers", "number", "owed")
 
     chunks = False
 
@@ -58,6 +59,7 @@ class Http2Stream(OriginConnection):
         self._held: list[bytes] = []  # of the request's body
         self._trailers: list[Field] = []
         self._alone = False  # the head is here, and nothing of the body
+        self._missing: int | None = None  # bytes of the body, when its length is known
         self._since = 0.0  # when the request was sent
         sweeper.add(self)
 
@@ -183,6 +185,7 @@ class Http2Stream(OriginConnection):
         elif isinstance(event, DataReceived):
             if event.data:
                 self._alone = False
+                self._count(len(event.data))
                 sink.on_data(event.data)
         elif isinstance(event, InformationalResponseReceived):
             self._on_interim(*split_status(event.headers or []))
@@ -191,9 +194,14 @@ class Http2Stream(OriginConnection):
             if len(self._fields) > MAX_FIELDS:
                 raise origin_error("http_response_header_section_size", "too many trailers")
         elif isinstance(event, StreamEnded):
+            if self._missing:  # h2 does not look when trailers, or nothing at all, follow the head
+                raise origin_error("http_response_incomplete", "the body is shorter than its Content-Length")
             self._end()
         elif isinstance(event, StreamReset):
             self._reset(event)
+        elif isinstance(event, StreamBroken):
+            self._link.drop(self)
+            raise event.error
 
     def read(self) -> None:
         """All is told that came together."""
@@ -213,12 +221,21 @@ class Http2Stream(OriginConnection):
         self.in_head = False
         self._fields = []
         self._alone = True
+        known = int(length) if length is not None and length.isdigit() else None
+        self._missing = 0 if self._for_head or status in (204, 304) else known
         if self._sink is not None:
-            known = length is not None and length.isdigit()
-            self._sink.on_head(status, headers, int(length or b"") if known else None)
+            self._sink.on_head(status, headers, known)
+
+    def _count(self, size: int) -> None:
+        if self._missing is not None:
+            self._missing -= size
+            if self._missing < 0:
+                raise origin_error("http_protocol_error", "there is more than the body may have")
 
     def _reset(self, event: StreamReset) -> None:
         self._link.drop(self)
+        if not event.remote_reset:  # it was h2 that did
+            raise origin_error("http_protocol_error", "the origin broke the rules of the stream")
         if event.error_code == ErrorCodes.REFUSED_STREAM:  # §8.7: nothing was done with it
             raise OriginError("connection_terminated", 502, Retry.ANY, "the origin refused the stream")
         error = "http_response_incomplete" if self.began else "connection_terminated"
@@ -234,6 +251,12 @@ class Http2Stream(OriginConnection):
             self._fail(error)
         else:
             self._lost(error)
+
+    def swept_away(self, error: OriginError, *, innocent: bool) -> None:
+        """The connection is refused, not for what came on this stream; `innocent`: for what came on another.
+        Asked on another connection, the origin may well answer."""
+        self.reused = self.reused or innocent
+        self._fail(OriginError(error.error, error.status, Retry.IDEMPOTENT, error.detail))
 
     # --- how an exchange ends
 

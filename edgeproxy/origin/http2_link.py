@@ -14,7 +14,6 @@ from contextlib import suppress
 from typing import cast
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, RemoteSettingsChanged, WindowUpdated
 from h2.exceptions import DenialOfServiceError, ProtocolError
@@ -24,6 +23,7 @@ from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field
 from edgeproxy.origin.http2 import Http2Stream
 from edgeproxy.origin.http2_bounds import FRAME_HEAD, GOAWAY, Bounds
+from edgeproxy.origin.http2_state import Connection, StreamBroken
 from edgeproxy.origin.reader import MAX_HEAD
 from edgeproxy.origin.sweeper import Sweeper
 
@@ -40,7 +40,7 @@ class Http2Link(asyncio.Protocol):
     known, or the connection is gone: then `error` says why."""
 
     def __init__(self, sweeper: Sweeper, *, tls: bool) -> None:
-        self.h2 = H2Connection(H2Configuration(client_side=True, header_encoding=False))
+        self.h2 = Connection(H2Configuration(client_side=True, header_encoding=False))
         self.ready = asyncio.Event()
         self.error: OriginError | None = None
         self.is_open = False
@@ -118,11 +118,15 @@ class Http2Link(asyncio.Protocol):
         if number and self.is_open:
             with suppress(ProtocolError):  # it ended in the same moment
                 self.h2.reset_stream(number, ErrorCodes.CANCEL)
-            self._cancelled += 1
-            if self._cancelled >= CANCELLED:
-                self.retire()
+            self._broke_off()
             self._flush()
         self.close_unused()
+
+    def _broke_off(self) -> None:
+        """A stream was reset by us."""
+        self._cancelled += 1
+        if self._cancelled >= CANCELLED:
+            self.retire()
 
     def retire(self) -> None:
         """No more requests after those that are there."""
@@ -211,26 +215,28 @@ class Http2Link(asyncio.Protocol):
             return
         self.heard = self._sweeper.clock()
         heard: set[Http2Stream] = set()
+        culprit: Http2Stream | None = None  # whose frame is looked at
         try:
             for frame in self._bounds.frames(data, self.h2.max_inbound_frame_size):
-                self._take(frame, heard)
+                culprit = self._streams.get(int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF)
+                self._take(frame, culprit, heard)
                 if not self.is_open:
                     return
+                culprit = None
         except OriginError as error:
             with suppress(ProtocolError):
                 self.h2.close_connection(ErrorCodes.ENHANCE_YOUR_CALM)
-            self._gone(error)
+            self._gone(error, culprit)
         except DenialOfServiceError as error:
-            self._gone(origin_error("http_response_header_section_size", str(error)))
+            self._gone(origin_error("http_response_header_section_size", str(error)), culprit)
         except ProtocolError as error:
-            self._gone(origin_error("http_protocol_error", str(error)))
+            self._gone(origin_error("http_protocol_error", str(error)), culprit)
         else:
             self._flush()
             for stream in heard:
                 stream.read()
 
-    def _take(self, frame: bytes, heard: set[Http2Stream]) -> None:
-        stream = self._streams.get(int.from_bytes(frame[5:9], "big") & 0x7FFFFFFF)
+    def _take(self, frame: bytes, stream: Http2Stream | None, heard: set[Http2Stream]) -> None:
         self._bounds.judge(frame, wanted=stream is not None)
         if frame[3] == GOAWAY:
             self._goes_away(int.from_bytes(frame[FRAME_HEAD : FRAME_HEAD + 4], "big") & 0x7FFFFFFF)
@@ -246,10 +252,10 @@ class Http2Link(asyncio.Protocol):
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, DataReceived):
-            self._owed += event.flow_controlled_length or 0
-            if self._owed >= WINDOW // 4:
-                owed, self._owed = self._owed, 0
-                self.h2.increment_flow_control_window(owed)
+            self._owes(event.flow_controlled_length or 0)
+        elif isinstance(event, StreamBroken):
+            self._owes(event.size)
+            self._broke_off()
         elif isinstance(event, RemoteSettingsChanged):
             encoder = self.h2.encoder
             if encoder.header_table_size > _LARGEST_TABLE:
@@ -261,6 +267,13 @@ class Http2Link(asyncio.Protocol):
         elif isinstance(event, WindowUpdated):
             self._go_on()
 
+    def _owes(self, size: int) -> None:
+        """So many bytes of the connection's window are used up."""
+        self._owed += size
+        if self._owed >= WINDOW // 4:
+            owed, self._owed = self._owed, 0
+            self.h2.increment_flow_control_window(owed)
+
     def _go_on(self) -> None:
         """There may be room for more of the bodies."""
         self.pump()
@@ -270,6 +283,8 @@ class Http2Link(asyncio.Protocol):
     def _goes_away(self, last: int) -> None:
         """No more requests, and none newer than `last` (§6.8). Not for h2, which would not read on."""
         self.retire()
+        if not self.ready.is_set():
+            self._gone("the origin goes away before it has said anything")
         for stream in list(self._members):
             if stream.number > last:
                 self.drop(stream)
@@ -282,7 +297,8 @@ class Http2Link(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._gone(str(exc) if exc is not None else "the connection was closed")
 
-    def _gone(self, error: OriginError | str) -> None:
+    def _gone(self, error: OriginError | str, culprit: Http2Stream | None = None) -> None:
+        """The connection ends, for what came on one stream if there is a `culprit`."""
         if self.error is not None:
             return
         self._flush()
@@ -291,5 +307,8 @@ class Http2Link(asyncio.Protocol):
         self.ready.set()
         for stream in list(self._members):
             self.drop(stream)
-            stream.lost(error)
+            if isinstance(error, OriginError) and stream is not culprit:
+                stream.swept_away(error, innocent=culprit is not None)
+            else:
+                stream.lost(error)
         self.transport.abort()

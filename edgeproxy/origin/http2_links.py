@@ -70,7 +70,7 @@ class Links:
                 self._links.append((link, self._sweeper.clock() + age if age else float("inf")))
             if link.error is not None:
                 raise link.error
-            if not link.limit:
+            if not link.has_room:
                 raise origin_error("destination_unavailable", "the origin takes no requests at all")
         except BaseException:
             self._close_unused()

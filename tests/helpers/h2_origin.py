@@ -107,6 +107,7 @@ class _Peer(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         self.origin.peers.append(self)
+        transport.write(self.origin.greeting)
         if not self.origin.mute:
             self.speak()
 
@@ -162,6 +163,7 @@ class H2Origin:
         self.script = script
         self.reads = True
         self.mute = False
+        self.greeting = b""  # what it says all the same
         self.settings: dict[SettingCodes, int] = {}
         self.peers: list[_Peer] = []
         self.streams: list[Stream] = []
