@@ -3,6 +3,7 @@
 Rule 1: only what may be asked twice (safe methods, RFC 9110 §9.2.1), has no body, and a client waits for.
 Rule 2: only within two budgets of the origin: the hedge's own, and that of retries.
 Rule 3: of the two connections the slower one closes: what it brings is nobody's.
+Rule 4: the time that connecting takes counts: a server that cannot be reached is the slowest of all.
 """
 
 from __future__ import annotations
@@ -66,8 +67,8 @@ class Hedge(Nobody):
 
     def _begin(self) -> None:
         trip = self._trip
-        first = trip.connection
-        server = None if first is None else trip.upstream.second(first.server, self._key)
+        asked = trip.asked  # nobody, while it waits for a place in the pool
+        server = trip.upstream.second(asked, self._key) if asked else None
         if server is None:
             return
         if not trip.upstream.may_hedge():

@@ -6,7 +6,7 @@ door or to the body that is being recorded. Whoever is too fast is paused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -68,6 +68,7 @@ class Trip:
         "_sender",
         "_target",
         "_task",
+        "_tried",
         "connection",
         "file",
         "flight",
@@ -100,6 +101,7 @@ class Trip:
         self._key = upstream.key(job.visit.request, job.visit.client) if upstream.keyed else b""
         self._again = False  # in a second or third try
         self._avoid: tuple[int, ...] = ()  # servers that failed this request
+        self._tried: Collection[int] = ()  # servers that a connection was, or is being, opened to
         self.position = job.visit.edge.store.position
         self.connection: OriginConnection | None = None
         self.over = False  # nothing more is expected
@@ -121,6 +123,9 @@ class Trip:
         """Send the request on a connection that is open, or once one is."""
         self.report.tries += 1
         self.report.server = "-"
+        hedge = self.upstream.hedge
+        if hedge is not None and may_hedge(self.job):
+            self._hedge = Hedge(self, self._sender, self._key, hedge.after)
         connection = self.upstream.idle(self._key)
         if connection is not None:
             self._send(connection)
@@ -130,14 +135,19 @@ class Trip:
     def _open(self) -> None:
         if self.job.door is not None:
             self.job.door.on_gone = self.abandon
-        self._task = self._sender.spawn(self._connect())
+        self._tried = tried = set[int]()
+        self._task = self._sender.spawn(self._connect(tried))
 
-    async def _connect(self) -> None:
+    async def _connect(self, tried: set[int]) -> None:
         try:
-            connection = await self.upstream.connect(self._key, self._avoid)
+            connection = await self.upstream.connect(self._key, self._avoid, tried)
         except OriginError as error:
-            self._task = None
-            self._broke(error, reused=False)
+            if self._task is not None:
+                self._task = None
+                self._broke(error, reused=False)
+            return
+        if self._task is None:  # overtaken meanwhile: it is for the next request
+            self.upstream.keep(connection)
             return
         self._task = None
         self._send(connection)
@@ -164,9 +174,6 @@ class Trip:
             self._expecting = Expecting(partial(stream, job, body, connection))
         elif body is not None:
             stream(job, body, connection)
-        hedge = self.upstream.hedge
-        if hedge is not None and self.report.tries == 1 and may_hedge(job):
-            self._hedge = Hedge(self, self._sender, self._key, hedge.after)
 
     def _broke(self, error: OriginError, *, reused: bool) -> None:
         """No head came. Again only where RFC 9110 §9.2.2 and the body allow."""
@@ -230,9 +237,14 @@ class Trip:
         if not self.status:
             self._sender.abandoned(self)
 
+    @property
+    def asked(self) -> Collection[int]:
+        """The servers that have the request, or would if they could be reached."""
+        return self._tried if self.connection is None else (self.connection.server.index,)
+
     def overtaken(self, connection: OriginConnection) -> None:
         """The second server has its head first: the answer is that of `connection`."""
-        self._hedge = None
+        self._hedge = self._task = None  # a dial goes on: what it learns of its server is worth knowing
         self._again = True
         first, self.connection = self.connection, connection
         self.report.server = connection.server.label
@@ -243,7 +255,7 @@ class Trip:
     def deserted(self, error: OriginError) -> None:
         """The second server gave no answer: that is the end, unless the first one is still at it."""
         self._hedge = None
-        if self.connection is None:
+        if self.connection is None and self._task is None:
             self.over = True
             self._sender.failed(self, error)
 

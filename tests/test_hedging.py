@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from edgeproxy.observe.cells import encode_series
+from edgeproxy.origin.upstream import Upstream
 from tests.helpers.edge import Running, running
+from tests.helpers.h2_edge import hello
+from tests.helpers.h2_origin import H2Origin
 from tests.helpers.scripted_origin import Peer, Script, ScriptedOrigin
 from tests.origin.support import eventually
 
@@ -22,20 +27,26 @@ origins:
     servers: ["{one}", "{two}"]
     retry_budget: {budget}
     hedge: {{after: 1ms, share: {share}}}
+    timeouts: {{connect: {connect}}}
+    protocol: {protocol}
 routes: [{{name: all, origin: main, cache: {cache}}}]
 """
 FRESH = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nCache-Control: max-age=60\r\n\r\n"
 
 
 def config(
-    one: ScriptedOrigin,
-    two: ScriptedOrigin,
+    one: ScriptedOrigin | H2Origin,
+    two: ScriptedOrigin | H2Origin,
     *,
     share: float = 1.0,
     cache: str = "false",
     budget: str = "{share: 1, least: 100}",
+    connect: str = "3s",
 ) -> str:
-    return CONFIG.format(one=one.url, two=two.url, share=share, cache=cache, budget=budget)
+    protocol = "h2" if isinstance(one, H2Origin) else "http/1.1"
+    return CONFIG.format(
+        one=one.url, two=two.url, share=share, cache=cache, budget=budget, connect=connect, protocol=protocol
+    )
 
 
 def hedges(edge: Running) -> dict[str, int]:
@@ -268,3 +279,95 @@ async def test_both_budgets_bound_it(tmp_path: Path, door: str, share: float, bu
         await eventually(lambda: hedges(edge) == {"denied": 1})
         gate.set()
         assert ((await asking).body, asked(one, two)()) == (b"new", 5)
+
+
+@contextmanager
+def black_hole() -> Generator[ScriptedOrigin]:
+    """A server whose connections are neither accepted nor refused: its queue is full."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=0)
+    queued = [socket.socket() for _ in range(3)]
+    for each in queued:
+        each.setblocking(False)
+        each.connect_ex(listener.getsockname())
+    nobody = ScriptedOrigin()
+    nobody.port = listener.getsockname()[1]
+    try:
+        yield nobody
+    finally:
+        for each in (*queued, listener):
+            each.close()
+
+
+def ready(edge: Running) -> Upstream:
+    """The first server is the next to be asked, and a hedge is earned."""
+    upstream = edge.worker.parts.upstreams["main"]
+    upstream.answered(upstream.servers[1], 200, 0.0)
+    return upstream
+
+
+async def test_a_server_that_cannot_be_connected_to_is_not_waited_for(tmp_path: Path, door: str) -> None:
+    turns = Turns(says(b"new"), says(b"two"))
+    turns.warm = False
+    with black_hole() as one:
+        async with (
+            ScriptedOrigin(turns.script) as two,
+            running(config(one, two, connect="300ms"), tmp_path, door) as edge,
+        ):
+            upstream = ready(edge)
+            answer = await edge.ask("/a")
+            assert (answer.body, hedges(edge)) == (b"new", {"won": 1})
+            assert (
+                upstream.servers[0].open == 1
+            )  # the dial goes on: whether it can be reached is worth knowing
+            await eventually(lambda: not upstream.usable(0))
+            assert (await edge.ask("/b")).body == b"two"
+            await eventually(lambda: upstream.servers[0].open == 0)
+            assert hedges(edge) == {"won": 1}
+
+
+async def test_a_second_server_that_fails_leaves_the_first_the_time_to_connect(
+    tmp_path: Path, door: str
+) -> None:
+    nobody = ScriptedOrigin()
+    nobody.port = 1
+    with black_hole() as one:
+        async with running(config(one, nobody, connect="300ms"), tmp_path, door) as edge:
+            upstream = ready(edge)
+            asking = asyncio.create_task(edge.ask("/a"))
+            await eventually(lambda: not upstream.usable(1))
+            assert (hedges(edge), asking.done()) == ({"failed": 1}, False)
+            assert (await asking).status in (502, 504)
+            await eventually(lambda: upstream.open == 0)
+
+
+async def test_a_connection_that_comes_too_late_is_for_the_next_request(tmp_path: Path, door: str) -> None:
+    async with H2Origin(hello) as one, H2Origin(hello) as two:
+        one.mute = True
+        async with running(config(one, two), tmp_path, door) as edge:
+            upstream = ready(edge)
+            assert ((await edge.ask("/a")).body, hedges(edge)) == (b"hello", {"won": 1})
+            one.mute = False
+            one.peers[0].speak()
+            await eventually(lambda: bool(upstream.servers[0].idle))
+            assert (upstream.open, sum(server.in_flight for server in upstream.servers)) == (2, 0)
+            upstream.hedge = None
+            for path in ("/b", "/c"):
+                assert (await edge.ask(path)).body == b"hello"
+            assert (len(one.streams), len(one.peers)) == (1, 1)
+
+
+async def test_a_client_that_leaves_takes_the_dial_along(tmp_path: Path, door: str) -> None:
+    turns = Turns(hangs)
+    turns.warm = False
+    with black_hole() as one:
+        async with (
+            ScriptedOrigin(turns.script) as two,
+            running(config(one, two, connect="60s"), tmp_path, door) as edge,
+        ):
+            upstream = ready(edge)
+            client = await edge.client()
+            client.send(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
+            await eventually(lambda: len(two.heads) == 1)
+            client.writer.close()
+            await eventually(lambda: upstream.open == 0)
+            assert hedges(edge) == {"abandoned": 1}

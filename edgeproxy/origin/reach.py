@@ -69,12 +69,13 @@ class Reach:
         ]
         self.shed = 0  # requests refused because the breaker was open, ever
 
-    async def connect(self, key: bytes = b"", avoid: Collection[int] = ()) -> OriginConnection:
+    async def connect(self, key: bytes, avoid: Collection[int], tried: set[int]) -> OriginConnection:
         """A connection to the next server, or to others when it cannot be reached.
 
         Waits in the queue when all slots are taken; what comes free there may be a reused
         connection. Raises OriginError: the last failure, after `retries` other servers; at once when
-        the breaker is open. `avoid` are servers that failed this request already.
+        the breaker is open. `avoid` are servers that failed this request already, `tried` comes to be those
+        that a connection was opened to.
         """
         if not self._breaker.admit(self._sweeper.clock()):
             self.shed += 1
@@ -83,18 +84,18 @@ class Reach:
         if connection is not None:
             return connection
         try:
-            connection = await self._dial(key, avoid)
+            connection = await self._dial(key, avoid, tried)
         except BaseException:
             self.pool.free_slot()
             raise
         self.pool.opened(connection)
         return connection
 
-    def second(self, first: Server, key: bytes) -> Server | None:
-        """Another server than `first` for a hedge; None unless one that is well may be asked at once."""
+    def second(self, asked: Collection[int], key: bytes) -> Server | None:
+        """Another server than those for a hedge; None unless one that is well may be asked at once."""
         if self._breaker.is_open or self._roster.panic:
             return None
-        chosen = self._roster.choose(self._sweeper.clock(), key, {first.index, *self._full()})
+        chosen = self._roster.choose(self._sweeper.clock(), key, {*asked, *self._full()})
         if chosen == NONE_LEFT or not (self._servers[chosen].idle or self.pool.has_slot()):
             return None
         return self._servers[chosen]
@@ -116,9 +117,8 @@ class Reach:
         self.pool.opened(connection)
         return connection
 
-    async def _dial(self, key: bytes, avoid: Collection[int]) -> OriginConnection:
+    async def _dial(self, key: bytes, avoid: Collection[int], tried: set[int]) -> OriginConnection:
         failure = origin_error("destination_unavailable", "no server could be tried")
-        tried: set[int] = set()
         while len(tried) <= self._retries:
             chosen = self._choose(key, tried, avoid)
             if chosen == NONE_LEFT:

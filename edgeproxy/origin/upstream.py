@@ -195,14 +195,21 @@ class Upstream:
                 self._roster.trying(chosen, self._sweeper.clock() + self._trial_time)
         return connection
 
-    async def connect(self, key: bytes = b"", avoid: Collection[int] = ()) -> OriginConnection:
+    async def connect(
+        self, key: bytes = b"", avoid: Collection[int] = (), tried: set[int] | None = None
+    ) -> OriginConnection:
         """A connection to the next server, or to others when it cannot be reached; see `Reach`. `avoid` are
-        servers that failed this request already. Raises OriginError."""
-        return await self._reach.connect(key, avoid)
+        servers that failed this request already; those it dials are added to `tried`. Raises OriginError."""
+        return await self._reach.connect(key, avoid, set() if tried is None else tried)
 
-    def second(self, first: Server, key: bytes) -> Server | None:
-        """Another server than `first` for a hedge; None unless one that is well may be asked at once."""
-        return self._reach.second(first, key)
+    def keep(self, connection: OriginConnection) -> None:
+        """Nobody needs it that asked for it: it is for the next request."""
+        if not connection.closed:
+            self._pool.release(connection)
+
+    def second(self, asked: Collection[int], key: bytes) -> Server | None:
+        """Another server than those for a hedge; None unless one that is well may be asked at once."""
+        return self._reach.second(asked, key)
 
     async def reach(self, server: Server) -> OriginConnection:
         """A connection to this server and no other. Raises OriginError."""
