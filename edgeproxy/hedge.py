@@ -67,7 +67,8 @@ class Hedge(Nobody):
 
     def _begin(self) -> None:
         trip = self._trip
-        asked = trip.asked  # nobody, while it waits for a place in the pool
+        first = trip.connection
+        asked = trip.tried if first is None else (first.server.index,)  # nobody, while it waits in the queue
         server = trip.upstream.second(asked, self._key) if asked else None
         if server is None:
             return

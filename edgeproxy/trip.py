@@ -58,32 +58,10 @@ class Trip:
     """The `ResponseSink` of one job. `position` is that of the purge log when it began."""
 
     __slots__ = (
-        "_again",
-        "_avoid",
-        "_door",
-        "_expecting",
-        "_hedge",
-        "_insists",
-        "_key",
-        "_sender",
-        "_target",
-        "_task",
-        "_tried",
-        "connection",
-        "file",
-        "flight",
-        "headers",
-        "job",
-        "length",
-        "meters",
-        "on_done",
-        "over",
-        "position",
-        "press",
-        "report",
-        "status",
-        "upstream",
-    )
+        "_again", "_avoid", "_door", "_expecting", "_hedge", "_insists", "_key", "_sender",
+        "_target", "_task", "connection", "file", "flight", "headers", "job", "length", "meters",
+        "on_done", "over", "position", "press", "report", "status", "tried", "upstream",
+    )  # fmt: skip
 
     def __init__(
         self, sender: Sender, job: Job, upstream: Upstream, meters: OriginMeters, flight: bytes = b""
@@ -101,7 +79,7 @@ class Trip:
         self._key = upstream.key(job.visit.request, job.visit.client) if upstream.keyed else b""
         self._again = False  # in a second or third try
         self._avoid: tuple[int, ...] = ()  # servers that failed this request
-        self._tried: Collection[int] = ()  # servers that a connection was, or is being, opened to
+        self.tried: Collection[int] = ()  # servers that a connection was, or is being, opened to
         self.position = job.visit.edge.store.position
         self.connection: OriginConnection | None = None
         self.over = False  # nothing more is expected
@@ -135,7 +113,7 @@ class Trip:
     def _open(self) -> None:
         if self.job.door is not None:
             self.job.door.on_gone = self.abandon
-        self._tried = tried = set[int]()
+        self.tried = tried = set[int]()
         self._task = self._sender.spawn(self._connect(tried))
 
     async def _connect(self, tried: set[int]) -> None:
@@ -148,9 +126,9 @@ class Trip:
             return
         if self._task is None:  # overtaken meanwhile: it is for the next request
             self.upstream.keep(connection)
-            return
-        self._task = None
-        self._send(connection)
+        else:
+            self._task = None
+            self._send(connection)
 
     def _send(self, connection: OriginConnection) -> None:
         job = self.job
@@ -236,11 +214,6 @@ class Trip:
             self.connection.abandon()
         if not self.status:
             self._sender.abandoned(self)
-
-    @property
-    def asked(self) -> Collection[int]:
-        """The servers that have the request, or would if they could be reached."""
-        return self._tried if self.connection is None else (self.connection.server.index,)
 
     def overtaken(self, connection: OriginConnection) -> None:
         """The second server has its head first: the answer is that of `connection`."""
