@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+EVENT_PAUSE = 0.2  # seconds between two events
 SLOWEST = 10.0
 """The longest that /slow waits, in seconds."""
 
@@ -151,7 +152,7 @@ def _json(body: dict[str, object], *, status: int = 200, cache: str = "no-store"
 async def _events() -> AsyncIterator[str]:
     for number in range(1, 6):
         yield f"data: event {number}\n\n"
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(EVENT_PAUSE)
 
 
 def serve(app: Starlette, listen: str) -> None:

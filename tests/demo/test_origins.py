@@ -8,6 +8,7 @@ import httpx
 import jwt
 import pytest
 
+from edgeproxy.demo import origins
 from edgeproxy.demo.issuer import AUDIENCE, ISSUER, Issuer
 from edgeproxy.demo.origins import Origin
 
@@ -42,8 +43,9 @@ async def issuer() -> AsyncIterator[httpx.AsyncClient]:
     ],
 )
 async def test_each_answer_says_who_may_keep_it_and_fails_when_told(
-    origin: httpx.AsyncClient, path: str, cache: str
+    origin: httpx.AsyncClient, path: str, cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(origins, "EVENT_PAUSE", 0.0)
     answer = await origin.get(path)
     assert (answer.status_code, answer.headers["cache-control"]) == (200, cache)
     await origin.post("/_control/fail?mode=on")

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+
+NOT_GIVEN_AWAY = range(20_000, 32_000)  # systems begin above it to number connections and listeners
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that is nobody's at this moment, and that the system gives to nobody by itself meanwhile."""
+    while True:
+        port = NOT_GIVEN_AWAY[secrets.randbelow(len(NOT_GIVEN_AWAY))]
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def fork(work: Callable[[], object]) -> int:

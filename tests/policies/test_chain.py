@@ -243,15 +243,16 @@ def test_a_policy_without_a_guard_is_asked_directly() -> None:
     assert [type(step).__name__ for step in made.edge.routes.find(request()).policies] == ["AbTest"] * 2
 
 
-@pytest.fixture
-def installed(tmp_path: Path) -> Iterator[Path]:
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The example package, built and installed as anybody would, into a folder of its own."""
+    folder = tmp_path_factory.mktemp("installed")
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
-    command += ["--no-build-isolation", "--disable-pip-version-check", "--target", str(tmp_path)]
+    command += ["--no-build-isolation", "--disable-pip-version-check", "--target", str(folder)]
     subprocess.run([*command, str(EXAMPLE)], check=True, timeout=60)
-    sys.path.insert(0, str(tmp_path))
-    yield tmp_path
-    sys.path.remove(str(tmp_path))
+    sys.path.insert(0, str(folder))
+    yield folder
+    sys.path.remove(str(folder))
     sys.modules.pop("office_hours", None)
 
 

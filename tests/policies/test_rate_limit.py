@@ -209,7 +209,7 @@ TOKEN = {
         (["client_ip", "route"], (ask(), known(route="a")), (ask(), known(route="b"))),
         (["route", "client_ip"], (ask(), known("192.0.2.1")), (ask(), known("192.0.2.2"))),
     ],
-    ids=str,
+    ids=lambda value: None if isinstance(value, tuple) else str(value),
 )
 def test_each_value_of_what_is_counted_by_has_its_bucket(
     table: BucketTable, by: Any, one: tuple[Request, Context], other: tuple[Request, Context]
