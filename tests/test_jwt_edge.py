@@ -20,12 +20,13 @@ from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 from tests.policies.jwt_tokens import b64, jwk, private_key, sign
 from tests.policies.test_jwt_keys import public_key_spellings
 
+DAY = 86_400.0  # the tokens below are made when this file is read, which may be long before they are sent
 RSA, EC, STRANGER = private_key("RS256"), private_key("ES256"), private_key("RS256", 7)
 CLAIMS: dict[str, object] = {
     "iss": "https://id.example.com/",
     "aud": "shop",
     "sub": "secret-subject",
-    "exp": time.time() + 3600,
+    "exp": time.time() + 2 * DAY,
     "scope": "read",
 }
 KEYS = {
@@ -119,7 +120,7 @@ TABLE: dict[str, list[bytes]] = {
     "A93 dates": [without("exp")]
     + [token(exp=exp) for exp in (time.time() - 61, "9999999999", True, None, float("nan"), [1], -1)]
     + [payload(json.dumps(CLAIMS).replace(str(CLAIMS["exp"]), "1e400").encode())]
-    + [token(nbf=time.time() + 999), token(iat=time.time() + 999)],
+    + [token(nbf=time.time() + DAY), token(iat=time.time() + DAY)],
     "A94 iss": [without("iss")]
     + [
         token(iss=iss)

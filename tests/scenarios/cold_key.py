@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.scenarios.edge import free_port  # noqa: E402 - found only from here
+from tests.helpers.processes import free_port  # noqa: E402 - found only from here
 
 BODY = b"x" * 1024
 THINKS = 1.0  # seconds

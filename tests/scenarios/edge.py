@@ -7,12 +7,13 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.helpers.processes import free_port
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NAMES = "SCENARIO_NAMES"
@@ -31,12 +32,6 @@ routes:
   - {{name: stored, match: {{path: "/stored/**"}}, origin: pool, cache: {{ttl: 100ms, stale_if_error: 1h}}}}
   - {{name: rest, match: {{path: "/**"}}, origin: pool, cache: false}}
 """
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass(frozen=True)

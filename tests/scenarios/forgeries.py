@@ -31,8 +31,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tests.helpers.processes import free_port  # noqa: E402
 from tests.policies.jwt_tokens import b64, jwk, private_key, sign  # noqa: E402 - found only from here
-from tests.scenarios.edge import free_port, until_open  # noqa: E402
+from tests.scenarios.edge import until_open  # noqa: E402
 
 SECONDS = 2.0
 ROUNDS = 3

@@ -29,7 +29,8 @@ from typing import ClassVar
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.scenarios.edge import free_port, until_open  # noqa: E402 - found only from here
+from tests.helpers.processes import free_port  # noqa: E402 - found only from here
+from tests.scenarios.edge import until_open  # noqa: E402
 
 WORKERS = 2
 CLIENTS = 8  # connections; the kernel spreads them over the workers
