@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeproxy.clock import steady
 from edgeproxy.errors import ConfigError
-from edgeproxy.feeds.jwks import JwksFeed
 from edgeproxy.feeds.revocations import RevocationFeed
 from edgeproxy.observe.cells import Slot
 from edgeproxy.policies.jwt import Issuer, JwtProvider, configured_keys
 from edgeproxy.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from edgeproxy.feeds.jwks import JwksFeed
 
 
 class Issuers:
@@ -35,6 +37,9 @@ class Issuers:
             raise ConfigError(f"jwt_providers.{name}: {error}") from None
         poke = None
         if provider.jwks is not None:
+            # With it comes httpx, which most workers need for nothing else.
+            from edgeproxy.feeds.jwks import JwksFeed
+
             running = previous and previous.feed_of(name, provider)
             feed = self._jwks[name] = running or JwksFeed(name, provider, keys, steady)
             self.feeds.append(feed.run)

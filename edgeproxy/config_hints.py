@@ -11,6 +11,7 @@ from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
 from edgeproxy.config_tree import TreePath
+from edgeproxy.units import field_texts
 
 
 def key_names(model: type[BaseModel]) -> dict[str, str]:
@@ -20,7 +21,8 @@ def key_names(model: type[BaseModel]) -> dict[str, str]:
 
 def key_doc(model: type[BaseModel], key: str) -> str:
     """The first sentence about a key."""
-    text = model.model_fields[key_names(model)[key]].description or ""
+    name = key_names(model)[key]
+    text = model.model_fields[name].description or field_texts(model).get(name, "")
     return re.sub(r"\s+", " ", text).partition(". ")[0].rstrip(".")
 
 

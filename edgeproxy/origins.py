@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from edgeproxy.observe.cells import Cells, Slot, encode_series
 from edgeproxy.observe.outcome import MAX_SERVERS
-from edgeproxy.origin.health import STATES
 from edgeproxy.origin.settings import Origin
+from edgeproxy.origin.standing import STATES
 from edgeproxy.origin.upstream import Upstream
 
 _PER_ORIGIN = {

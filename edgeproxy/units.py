@@ -6,12 +6,17 @@ Each parser raises ValueError with a sentence that names what was found and what
 
 from __future__ import annotations
 
+import ast
+import inspect
 import ipaddress
 import re
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Annotated, Any
+from itertools import pairwise
+from typing import Annotated, Any, cast
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, WithJsonSchema
+from pydantic_core import CoreSchema
 
 from edgeproxy.record import record
 
@@ -28,9 +33,41 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Model(BaseModel):
     """Base of every configuration section: unknown keys refused, frozen, fields documented."""
 
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, arbitrary_types_allowed=True
-    )
+    # Most edges use few of the sections: each is built when it is first needed.
+    model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True, defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, core: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        """With the texts under the fields as descriptions."""
+        made = handler(core)
+        properties = handler.resolve_ref_schema(made).get("properties", {})
+        for name, text in field_texts(cls).items():
+            properties[cls.model_fields[name].alias or name].setdefault("description", text)
+        return made
+
+
+def field_texts(section: type[BaseModel]) -> dict[str, str]:
+    """Field -> the text that stands under it, here or in a section that this one extends.
+
+    pydantic would read the sources of all sections for that at import, a quarter of a start; but only
+    editors and people with a mistake in their file ever see these texts.
+    """
+    return {name: text for each in reversed(section.__mro__) for name, text in _texts_of(each)}
+
+
+def _texts_of(section: type) -> Iterator[tuple[str, str]]:
+    if not issubclass(section, Model) or section is Model:
+        return
+    try:
+        written = cast("ast.ClassDef", ast.parse(inspect.getsource(section)).body[0])
+    except (OSError, TypeError):  # made at run time: nothing is written
+        return
+    for field, below in pairwise(written.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                yield name, inspect.cleandoc(text)
+            case _:
+                pass
 
 
 def parse_duration(value: object) -> float:

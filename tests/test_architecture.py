@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import importlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -186,6 +188,12 @@ def test_the_core_never_awaits(path: Path) -> None:
 )
 def test_every_module_can_be_imported(path: Path) -> None:
     importlib.import_module(".".join(("edgeproxy", *module(path))).removesuffix(".__init__"))
+
+
+def test_a_start_waits_for_no_library_that_it_may_not_need() -> None:
+    script = "import sys, edgeproxy.server.supervisor; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert {"httpx", "cryptography", "starlette", "prometheus_client"}.isdisjoint(done.stdout.split())
 
 
 LONGEST = 340  # lines

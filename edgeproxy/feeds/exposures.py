@@ -10,12 +10,9 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
-
-import httpx
 
 from edgeproxy.context import Context, Exposure
 from edgeproxy.feeds.exposure_settings import ExposureSection
@@ -23,8 +20,6 @@ from edgeproxy.observe.cells import Slot
 
 _log = logging.getLogger(__name__)
 _LONGEST_BACK_OFF = 60.0
-_TRY_LATER = frozenset({408, 425, 429})
-_CONTENT = {"Content-Type": "application/x-ndjson"}
 
 
 class ExposureSink:
@@ -113,40 +108,14 @@ class FileSink(ExposureSink):
             file.write(batch)
 
 
-class HttpSink(ExposureSink):
-    """Posts batches of JSON lines."""
-
-    def __init__(
-        self,
-        url: str,
-        config: ExposureSection,
-        edge: str,
-        slot: Slot,
-        client: Callable[[], httpx.AsyncClient] = lambda: httpx.AsyncClient(
-            timeout=10.0, trust_env=False, follow_redirects=False
-        ),
-    ) -> None:
-        super().__init__("http", config, edge, slot)
-        self._url, self._client = url, client
-        token = config.token.get_secret_value()
-        self._headers = {**_CONTENT, "Authorization": f"Bearer {token}"} if token else _CONTENT
-
-    async def write(self, batch: bytes) -> bool:
-        """Raises httpx.HTTPError when it should be tried again."""
-        async with self._client() as client:
-            answer = await client.post(self._url, content=batch, headers=self._headers)
-        if answer.status_code >= 500 or answer.status_code in _TRY_LATER:
-            raise httpx.HTTPStatusError(f"HTTP {answer.status_code}", request=answer.request, response=answer)
-        if not answer.is_success:
-            _log.error("the collector of exposures refused a batch with HTTP %d", answer.status_code)
-        return answer.is_success
-
-
 def exposure_sinks(config: ExposureSection, edge: str, slot: Slot) -> list[ExposureSink]:
     """The sinks that a configuration asks for."""
     sinks: list[ExposureSink] = []
     if config.file is not None:
         sinks.append(FileSink(config.file, config, edge, slot))
     if config.url is not None:
+        # With it comes httpx, which most workers need for nothing else.
+        from edgeproxy.feeds.exposure_collector import HttpSink
+
         sinks.append(HttpSink(config.url, config, edge, slot))
     return sinks

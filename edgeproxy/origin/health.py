@@ -21,7 +21,6 @@ from edgeproxy.origin.settings import Health, Origin
 from edgeproxy.origin.standing import HEALTHY, UNHEALTHY, UNKNOWN
 from edgeproxy.origin.tls import client_context
 
-STATES = ("unknown", "healthy", "unhealthy")  # the words for what a cell holds
 MOST_READ = 64 * 1024  # bytes of an answer in which the expected text must stand
 
 _log = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from edgeproxy.origin.settings import Ejection, Origin
 HOLD_DOWN = 1.0  # seconds a server that refused a connection is avoided by this worker
 HOLD_SILENT = 4.0  # the same for one that did not answer at all: trying it costs a client much time
 UNKNOWN, HEALTHY, UNHEALTHY = 0, 1, 2  # what a health cell holds; unknown counts as healthy
+STATES = ("unknown", "healthy", "unhealthy")  # the words for it
 SLOW_START_STEP = 0.1  # seconds between two weights of a server that starts slowly
 LEAST_WEIGHT = 0.1  # share of its weight that a server starts with
 

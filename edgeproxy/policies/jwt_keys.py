@@ -32,7 +32,6 @@ _SCHEMES: dict[str, Algorithm] = {
     "Ed25519": OKPAlgorithm(),
 }
 ALGORITHMS = frozenset(_SCHEMES)
-SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
 
 
 @record

@@ -19,8 +19,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key, load_pem_public_key
 
-from edgeproxy.policies.jwt_keys import ALGORITHMS, SYMMETRIC, Key, KeySet, PublicKey
-from edgeproxy.policies.jwt_token import canonical_algorithm, decode_base64url, parse_object
+from edgeproxy.policies.jwt_keys import ALGORITHMS, Key, KeySet, PublicKey
+from edgeproxy.policies.jwt_token import SYMMETRIC, canonical_algorithm, decode_base64url, parse_object
 
 _RSA = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _HASH_BYTES = {"HS256": 32, "HS384": 48, "HS512": 64}  # RFC 7518 §3.2: a key at least that long
@@ -40,7 +40,7 @@ _ED25519_EIGHTH = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95
 _ED25519_SMALL = frozenset({0, 1, _ED25519_PRIME - 1, _ED25519_EIGHTH, _ED25519_PRIME - _ED25519_EIGHTH})
 _RSA_BITS = range(2048, 8193)  # RFC 7518 §3.3; above, one verification takes milliseconds
 
-OTHER_PURPOSE = frozenset({"use", "key_ops", "algorithm", "kty"})
+_OTHER_PURPOSE = frozenset({"use", "key_ops", "algorithm", "kty"})
 """Reasons for which a sound key is simply not for this provider: never a mistake of who made the set."""
 
 
@@ -80,7 +80,7 @@ def load_keys(members: Iterable[object], algorithms: Collection[str]) -> KeySet:
             keys.append(load_jwk(member, ALGORITHMS, algorithms))
         except KeyRefusedError as refused:
             skipped.append((label, refused.reason))
-            if refused.reason in OTHER_PURPOSE:
+            if refused.reason in _OTHER_PURPOSE:
                 continue
         named[label] += 1  # a broken twin counts: nobody can say which of the two was meant
     taken: list[Key] = []
@@ -95,6 +95,14 @@ def load_keys(members: Iterable[object], algorithms: Collection[str]) -> KeySet:
         reasons = ", ".join(f"{label[:64]}: {reason}" for label, reason in skipped[:5])
         raise KeyRefusedError("no-usable-key", f"no usable key in the set ({reasons or 'it is empty'})")
     return KeySet(taken, skipped)
+
+
+def flawless(keys: KeySet) -> KeySet:
+    """The same set, when no key had to be left out because something is wrong with it. KeyRefusedError."""
+    for label, reason in keys.skipped:
+        if reason not in _OTHER_PURPOSE:
+            raise KeyRefusedError(reason, f"key {label[:64]!r} cannot be used: {reason}")
+    return keys
 
 
 def load_jwk(jwk: object, allowed: Collection[str], preferred: Collection[str] = ()) -> Key:

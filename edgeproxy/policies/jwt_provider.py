@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from edgeproxy.errors import ConfigError
-from edgeproxy.policies.jwt_keys import SYMMETRIC, KeySet
-from edgeproxy.policies.jwt_load import (
-    OTHER_PURPOSE,
-    KeyRefusedError,
-    load_keys,
-    load_pem,
-    load_secret,
-    load_set,
-)
-from edgeproxy.policies.jwt_token import canonical_algorithm
+from edgeproxy.policies.jwt_token import SYMMETRIC, canonical_algorithm
 from edgeproxy.units import Duration, Model, NetworkField
+
+if TYPE_CHECKING:
+    from edgeproxy.policies.jwt_keys import KeySet
 
 MAX_SET = 64 * 1024
 """Bytes of a JWK set, fetched or read; more is refused."""
@@ -161,23 +155,20 @@ def configured_keys(provider: JwtProvider) -> KeySet | None:
     Any key that is broken or weak is refused, not skipped: the operator can mend it.
     KeyRefusedError (a ValueError), or ConfigError when the file cannot be read.
     """
+    # Imported where there are keys: cryptography would take a tenth of everybody's start.
+    from edgeproxy.policies import jwt_load
+    from edgeproxy.policies.jwt_keys import KeySet
+
     algorithms = provider.algorithms
     if provider.secret is not None:
-        return KeySet([load_secret(provider.secret.get_secret_value().encode(), algorithms)])
+        return KeySet([jwt_load.load_secret(provider.secret.get_secret_value().encode(), algorithms)])
     if provider.public_key is not None:
-        return KeySet([load_pem(provider.public_key, algorithms)])
+        return KeySet([jwt_load.load_pem(provider.public_key, algorithms)])
     if provider.keys is not None:
-        return _flawless(load_keys(provider.keys, algorithms))
+        return jwt_load.flawless(jwt_load.load_keys(provider.keys, algorithms))
     if provider.jwks_file is not None:
-        return _flawless(load_set(_read(provider.jwks_file), algorithms))
+        return jwt_load.flawless(jwt_load.load_set(_read(provider.jwks_file), algorithms))
     return None
-
-
-def _flawless(keys: KeySet) -> KeySet:
-    for label, reason in keys.skipped:
-        if reason not in OTHER_PURPOSE:
-            raise KeyRefusedError(reason, f"key {label[:64]!r} cannot be used: {reason}")
-    return keys
 
 
 def _read(path: Path) -> bytes:

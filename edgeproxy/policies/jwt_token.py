@@ -100,6 +100,10 @@ def peek_issuer(token: bytes) -> object:
         return None
 
 
+SYMMETRIC = frozenset({"HS256", "HS384", "HS512"})
+"""Algorithms with a shared secret."""
+
+
 def canonical_algorithm(name: str) -> str:
     """One name per algorithm: `EdDSA` is the legacy spelling of `Ed25519` (RFC 9864 §4.1)."""
     return "Ed25519" if name == "EdDSA" else name

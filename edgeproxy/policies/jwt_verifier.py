@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from hashlib import sha256
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from edgeproxy.context import Context, Edit, Op, Pause, Verdict, Wake
 from edgeproxy.http.message import Request
@@ -19,7 +19,6 @@ from edgeproxy.policies.claims import Claims, find_claim
 from edgeproxy.policies.failure_budget import FailureBudget
 from edgeproxy.policies.jwt_claims import Profile, Requirement, render_claim
 from edgeproxy.policies.jwt_evidence import NO_EVIDENCE, evidence
-from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.jwt_provider import JwtProvider
 from edgeproxy.policies.jwt_revoked import NOTHING_REVOKED, Revocations
 from edgeproxy.policies.jwt_rule import JwtRule
@@ -27,6 +26,9 @@ from edgeproxy.policies.jwt_sources import Sources
 from edgeproxy.policies.jwt_token import Reason, Token, parse_object, parse_token
 from edgeproxy.record import record
 from edgeproxy.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from edgeproxy.policies.jwt_keys import KeySet
 
 _LONG = 1024  # a longer token is remembered by its digest: a str, which no received bytes can equal
 _REFUSED_SIZE = 1024

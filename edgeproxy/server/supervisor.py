@@ -16,6 +16,7 @@ import signal
 import socket
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from edgeproxy.config import Config, load_config, read_config
@@ -23,7 +24,6 @@ from edgeproxy.config_file import parse
 from edgeproxy.errors import ConfigError
 from edgeproxy.record import record
 from edgeproxy.rehearsal import rehearse_apart
-from edgeproxy.server.control import run_control
 from edgeproxy.server.worker import run_worker
 from edgeproxy.shared import Shared
 from edgeproxy.units import Address
@@ -52,6 +52,8 @@ def run(path: Path | str) -> int:
     Raises ConfigError when the configuration is wrong, OSError when an address cannot be bound.
     """
     config = load_config(path)
+    if any(provider.jwks is not None for provider in config.jwt_providers.values()):
+        import_module("edgeproxy.feeds.jwks")  # once here, and not by each worker
     rehearse_apart(config)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -255,6 +257,9 @@ class Supervisor:
                 if other != slot:
                     _close(sockets)
             if slot == self._workers:
+                # Starlette, httpx and prometheus-client are for this process alone: no worker waits for them.
+                from edgeproxy.server.control import run_control
+
                 return run_control(self._shared, slot, self._admin, self._lifeline)
             return run_worker(self._shared, slot, self._sockets[slot], self._lifeline)
         except BaseException:

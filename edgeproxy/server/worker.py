@@ -16,6 +16,11 @@ from typing import Any
 import uvicorn
 from uvicorn.server import ServerState
 
+try:
+    from uvloop import new_event_loop
+except ImportError:  # not on this platform: the standard loop is slower, not different
+    from asyncio import new_event_loop
+
 from edgeproxy.app import EdgeApp
 from edgeproxy.build import Parts
 from edgeproxy.clock import steady
@@ -266,9 +271,5 @@ def stop_when_told(server: EdgeServer, lifeline: int) -> None:
 
 def run_loop(main: Coroutine[Any, Any, int]) -> int:
     """Run a process's coroutine on the fastest loop there is."""
-    try:
-        from uvloop import new_event_loop
-    except ImportError:  # not on this platform: the standard loop is slower, not different
-        from asyncio import new_event_loop
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         return runner.run(main)

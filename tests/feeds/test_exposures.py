@@ -12,8 +12,9 @@ import pytest
 from pydantic import ValidationError
 
 from edgeproxy.context import Context, Exposure, Place
+from edgeproxy.feeds.exposure_collector import HttpSink
 from edgeproxy.feeds.exposure_settings import ExposureSection
-from edgeproxy.feeds.exposures import ExposureSink, FileSink, HttpSink, exposure_sinks
+from edgeproxy.feeds.exposures import ExposureSink, FileSink, exposure_sinks
 from edgeproxy.observe.cells import Cells
 from edgeproxy.observe.trials import total
 

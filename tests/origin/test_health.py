@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import trustme
 
-from edgeproxy.origin.health import HEALTHY, UNHEALTHY, UNKNOWN, HealthProber, Tally
+from edgeproxy.origin.health import HealthProber, Tally
 from edgeproxy.origin.names import Found
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.settings import Origin
+from edgeproxy.origin.standing import HEALTHY, UNHEALTHY, UNKNOWN
 from tests.helpers.scripted_origin import ScriptedOrigin, always, silence
 from tests.origin.support import SetClock, eventually
 from tests.origin.test_tls import serving
