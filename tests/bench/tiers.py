@@ -14,12 +14,14 @@ import random
 import shutil
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from compileall import compile_dir
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -37,9 +39,10 @@ NOBODY = Headers([])
 MIB = 2**20
 OBJECTS = 1_000_000
 CHURN = 10_000_000  # requests
+STARTS = 9
 CONFIG = """
 edge: {{id: bench, pop: lab}}
-server: {{listen: ["127.0.0.1:{port}"], workers: 2, access_log: {{path: "off"}}}}
+server: {{listen: ["127.0.0.1:{port}"], workers: {workers}, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
 cache: {{machine: {{path: "{folder}", max_bytes: 4GiB}}}}
 origins: {{none: {{servers: ["http://127.0.0.1:1"], allow_private: true}}}}
@@ -181,23 +184,29 @@ def memory() -> Iterator[bool]:
 
 
 def restart() -> Iterator[bool]:
-    """First hit after the start of an edge whose machine tier holds a million objects."""
+    """From exec to the first hit of an edge whose machine tier holds a million objects; a worker's memory."""
+    compile_dir(ROOT / "edgeproxy", quiet=2)  # as an installed package is
     folder = Path(tempfile.mkdtemp(prefix="tiers-"))
     try:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = int(probe.getsockname()[1])
-        (folder / "edge.yaml").write_text(CONFIG.format(port=port, folder=folder / "tier"))
-        answer, listens, answers = _start(folder / "edge.yaml", port)
-        print(f"restart  empty: listens {listens:.2f} s after exec, answers {answers - listens:.2f} s later")
+        configs = {workers: folder / f"{workers}.yaml" for workers in (1, 2)}
+        for workers, path in configs.items():
+            path.write_text(CONFIG.format(port=port, folder=folder / "tier", workers=workers))
+        _, _, _, resident = _start(configs[1], port)
+        print(f"restart  empty: a worker has {resident / MIB:.0f} MiB resident (bound: 80)")
+        yield resident <= 80 * MIB
         print(f"restart  a put costs {_fill(folder / 'tier', b'127.0.0.1:%d' % port):.1f} µs")
-        answer, listens, answers = _start(folder / "edge.yaml", port)
-        hit = b"bench; hit" in answer
-        print(
-            f"restart  {OBJECTS} objects: listens {listens:.2f} s after exec, first "
-            f"{'hit' if hit else 'MISS'} {answers - listens:.2f} s later (bound: 1)"
-        )
-        yield hit and answers - listens <= 1
+        for workers, path in configs.items():
+            runs = [_start(path, port) for _ in range(STARTS)]
+            hits = all(b"bench; hit" in answer for answer, *_ in runs)
+            listens, answers = (statistics.median(run[at] for run in runs) for at in (1, 2))
+            print(
+                f"restart  {OBJECTS} objects, {workers} worker(s), median of {STARTS}: listens after "
+                f"{listens:.2f} s, first {'hit' if hits else 'MISS'} after {answers:.2f} s (bound: 1)"
+            )
+            yield hits and answers <= 1
     finally:
         shutil.rmtree(folder)
 
@@ -224,8 +233,9 @@ def get() -> Iterator[bool]:
     yield best <= 10e-6
 
 
-def _start(config: Path, port: int) -> tuple[bytes, float, float]:
-    """(the first answer of an edge, seconds until it listened, and until the answer). It is killed then."""
+def _start(config: Path, port: int) -> tuple[bytes, float, float, int]:
+    """(first answer of an edge, seconds from exec until it listened, and until that answer, bytes resident of
+    its first worker). It is killed then."""
     began = time.perf_counter()
     edge = subprocess.Popen(
         [sys.executable, "-m", "edgeproxy", "run", "--config", str(config)],
@@ -237,12 +247,18 @@ def _start(config: Path, port: int) -> tuple[bytes, float, float]:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 30) as client:
                 listens = time.perf_counter() - began
                 client.sendall(request % (OBJECTS // 2, port))
-                return client.recv(65536), listens, time.perf_counter() - began
+                answer = client.recv(65536)
+                return answer, listens, time.perf_counter() - began, _resident_of_first_child(edge.pid)
             time.sleep(0.005)
-        return b"", 60.0, 60.0
+        return b"", 60.0, 60.0, 0
     finally:
         os.killpg(edge.pid, signal.SIGKILL)
         edge.wait()
+
+
+def _resident_of_first_child(pid: int) -> int:
+    child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
+    return int(Path(f"/proc/{child}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def _fill(folder: Path, host: bytes) -> float:
