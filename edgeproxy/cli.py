@@ -6,6 +6,7 @@ Exit codes: 0 all well; 1 the configuration is wrong, or what was asked failed; 
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from pathlib import Path
@@ -82,6 +83,7 @@ def run(file: Path | None, config: Path | None) -> None:
 
     Health, metrics, purge and explain are at admin.listen, http://127.0.0.1:9900 unless it says otherwise.
     """
+    gc.disable()  # until the workers are forked: nothing that a start makes is garbage
     from edgeproxy.server import supervisor
 
     sys.exit(supervisor.run(named_file(file, config)))

@@ -13,7 +13,7 @@ from functools import partial
 
 from edgeproxy.context import Clock
 from edgeproxy.errors import origin_error
-from edgeproxy.origin.names import Found, Lookup, NameServers
+from edgeproxy.origin.names import Found, Lookup
 from edgeproxy.origin.servers import is_address
 from edgeproxy.origin.sweeper import NEVER
 
@@ -60,7 +60,7 @@ class Resolver:
 
     def __init__(self, clock: Clock, lookup: Lookup | None = None) -> None:
         self._clock = clock
-        self._lookup = lookup or NameServers()
+        self._lookup = lookup
         self._answers: dict[str, _Answer] = {}
 
     async def resolve(self, host: str, timeout: float, *, allow_private: bool = False) -> list[str]:  # noqa: ASYNC109 - the look-up itself must go on for the others
@@ -111,6 +111,10 @@ class Resolver:
         return flight
 
     async def _look_up(self, host: str) -> Found:
+        if self._lookup is None:
+            from edgeproxy.origin.name_servers import NameServers  # not every edge has origins with names
+
+            self._lookup = NameServers()
         return await self._lookup(host)
 
     def _landed(self, answer: _Answer, flight: asyncio.Task[Found]) -> None:

@@ -10,6 +10,7 @@ Rule 4: it alone holds the writing end of a pipe; its end, however it comes, is 
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -22,6 +23,7 @@ from pathlib import Path
 from edgeproxy.config import Config, load_config, read_config
 from edgeproxy.config_file import parse
 from edgeproxy.errors import ConfigError
+from edgeproxy.origin.servers import is_address
 from edgeproxy.record import record
 from edgeproxy.rehearsal import rehearse_apart
 from edgeproxy.server.worker import run_worker
@@ -52,8 +54,7 @@ def run(path: Path | str) -> int:
     Raises ConfigError when the configuration is wrong, OSError when an address cannot be bound.
     """
     config = load_config(path)
-    if any(provider.jwks is not None for provider in config.jwt_providers.values()):
-        import_module("edgeproxy.feeds.jwks")  # once here, and not by each worker
+    _import_for(config)
     rehearse_apart(config)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -61,6 +62,15 @@ def run(path: Path | str) -> int:
     for chatty in ("httpx", "uvicorn"):  # of every probe, and of every process that starts and stops
         logging.getLogger(chatty).setLevel(logging.WARNING)
     return Supervisor(Path(path), config).run()
+
+
+def _import_for(config: Config) -> None:
+    """What only some configurations need: once here, and not by each worker."""
+    if any(provider.jwks is not None for provider in config.jwt_providers.values()):
+        import_module("edgeproxy.feeds.jwks")
+    hosts = [url.host for origin in config.origins.values() for url in origin.urls if not url.socket]
+    if not all(map(is_address, hosts)):
+        import_module("edgeproxy.origin.name_servers")
 
 
 def worker_count(config: Config) -> int:
@@ -137,6 +147,8 @@ class Supervisor:
 
     def run(self) -> int:
         """Fork, then wait for signals. 0 after a drain, 1 when workers had to be killed."""
+        gc.freeze()  # shared with the workers; a collector that walked it would copy it
+        gc.enable()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         self._shared.accepted()
         for slot in range(self._workers + 1):

@@ -11,8 +11,9 @@ from typing import cast
 
 import pytest
 
-from edgeproxy.origin import names
-from edgeproxy.origin.names import LONGEST, SHORTEST, TTL, Found, NameServers, system_lookup
+from edgeproxy.origin import name_servers
+from edgeproxy.origin.name_servers import LONGEST, SHORTEST, NameServers
+from edgeproxy.origin.names import TTL, Found, system_lookup
 
 A, AAAA = 1, 28
 Records = dict[int, list[tuple[str, int]]]  # type -> addresses with their time to live
@@ -93,7 +94,7 @@ async def test_what_the_name_servers_do_not_know_the_system_is_asked_for(
         return Found(["192.0.2.7"])
 
     asked: list[str] = []
-    monkeypatch.setattr(names, "system_lookup", system)
+    monkeypatch.setattr(name_servers, "system_lookup", system)
     async with asking({}) as (look_up, _):
         assert await look_up("printer.local") == Found(["192.0.2.7"], TTL)
     assert asked == ["printer.local"]
@@ -115,7 +116,7 @@ async def test_a_name_that_nobody_knows_is_an_error(monkeypatch: pytest.MonkeyPa
     async def system(host: str) -> Found:
         raise socket.gaierror(socket.EAI_NONAME, host)
 
-    monkeypatch.setattr(names, "system_lookup", system)
+    monkeypatch.setattr(name_servers, "system_lookup", system)
     async with asking({}) as (look_up, _):
         with pytest.raises(OSError, match=r"nobody\.example"):
             await look_up("nobody.example")
