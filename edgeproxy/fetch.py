@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight, Flights
 from edgeproxy.cache.key import location_of
-from edgeproxy.cache.settle import on_failure, serve_entry
 from edgeproxy.compress import prepare
 from edgeproxy.context import Clock
 from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import SAFE, Field, Request
-from edgeproxy.job import Job, Relayed, refuse, relay, relay_head, serve
+from edgeproxy.job import Job, Relayed, refuse, relay, relay_head
 from edgeproxy.large_files import LargeFiles
 from edgeproxy.mirror import Mirror
 from edgeproxy.observe.outcome import OriginMeters
@@ -33,7 +33,8 @@ from edgeproxy.routes import TunnelRule
 from edgeproxy.side_effects import invalidate
 from edgeproxy.trip import Trip
 from edgeproxy.tunnel import Tunnels
-from edgeproxy.verdict import carry_out
+from edgeproxy.turns import Turns
+from edgeproxy.verdict import carry_out, make_do
 
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
@@ -139,8 +140,7 @@ class Fetcher:
         """Release those who wait too long for a leader that stalls: each asks the origin itself (A67)."""
         for flight in self.flights.stalled(now - PATIENCE):
             others, flight.jobs = flight.jobs[1:], flight.jobs[:1]
-            for other in others:
-                self.alone(other)
+            Turns(others, self.alone)
         if self.peers is not None:
             for flight in self.flights.older(now - RENEW):
                 self.peers.renew(flight.key, now)
@@ -249,14 +249,7 @@ class Fetcher:
         now = self.clock()
         if trip.job.fetch.entry is not None:
             trip.job.fetch.entry.rest(now)
-        for job in flight.jobs if flight is not None else [trip.job]:
-            rule, entry, request = job.visit.route.rule, job.fetch.entry, job.visit.request
-            if job.peer is not None:
-                job.peer.alone()
-            elif rule is not None and entry is not None and on_failure(entry, now):
-                serve(job, serve_entry(rule, request, entry, Cause.STALE_ERROR, 0, now, detail=error.error))
-            else:
-                refuse(job, error)
+        Turns(flight.jobs if flight is not None else [trip.job], partial(make_do, error, now))
 
     def abandoned(self, trip: Trip) -> None:
         """The client left before the head came: whoever waits behind it leads on."""
@@ -269,8 +262,7 @@ class Fetcher:
             self._lead(leader, flight)
             return
         self.landed(flight)
-        for job in flight.jobs:  # only other workers wait: they ask themselves
-            self.alone(job)
+        Turns(flight.jobs, self.alone)  # only other workers wait: they ask themselves
 
     def _unwrapped(self, trip: Trip) -> bool:
         """Take the answer of another worker for the origin's; False when it has none to share."""

@@ -23,6 +23,7 @@ from edgeproxy.job import Job, client_fields, serve
 from edgeproxy.large_files import LargeFiles
 from edgeproxy.peers import said_to_peers
 from edgeproxy.trip import Trip
+from edgeproxy.turns import Turns
 
 NEAR = 256 * 1024  # bytes before a part that a client waits for, rather than that the origin is asked for it
 
@@ -41,7 +42,17 @@ class Recorder(Protocol):
 class Recording:
     """The answer of `trip`, read by the jobs of `flight`; None when nobody else knows of it."""
 
-    __slots__ = ("_body", "_brake", "_fetcher", "_flight", "_followers", "_rule", "_settled", "_trip")
+    __slots__ = (
+        "_body",
+        "_brake",
+        "_fetcher",
+        "_flight",
+        "_followers",
+        "_rule",
+        "_settled",
+        "_trip",
+        "_turns",
+    )
 
     def __init__(
         self, fetcher: Recorder, trip: Trip, rule: CacheRule, settled: Store, flight: Flight[Job]
@@ -54,6 +65,7 @@ class Recording:
         self._flight = flight
         self._rule = rule
         self._followers: tuple[tuple[object, ...], AnswerHead] | None = None
+        self._turns: Turns | None = None  # of the followers
         job = trip.job
         self._brake = Brake(connection.pause, connection.resume)
         self._body = Body(
@@ -85,11 +97,12 @@ class Recording:
 
     def _outgrown(self) -> None:
         """It is larger than memory takes, which its head did not say."""
+        if self._turns is not None:
+            self._turns.rush()  # who comes later cannot have it from its first byte
         if self._trip.length is None and self._rule.file_size > self._settled.object_size:
             self._keep_in_file(None)
         waiting, self._flight.partial = self._flight.partial, []
-        for job in waiting:
-            self._fetcher.alone(job)
+        Turns(waiting, self._fetcher.alone)
 
     def begin(self) -> None:
         """Let those who wait read, and those who come later join."""
@@ -97,8 +110,15 @@ class Recording:
         flight.share(self._body, self.share)
         if trip.job.door is not None:
             trip.job.door.on_gone = None  # the fill goes on without its client: the cache wants it (A69)
-        for job in sorted(flight.jobs, key=_is_own):
-            self.share(job)
+        whole: list[Job] = []
+        for job in flight.jobs:  # what becomes of a part is settled while the body comes
+            if job.ranged:
+                self.share(job)
+            else:
+                whole.append(job)
+        self._turns = Turns(whole, self.share)
+        if not self._body.recording:
+            self._turns.rush()
         trip.on_done = self._done
         if trip.press is None:
             trip.flow_to(self._body)
@@ -194,8 +214,7 @@ class Recording:
             if self._body.kept:
                 trip.job.visit.edge.store.put(entry)
         self._land(entry if self._body.kept else None)
-        for job in self._flight.partial:
-            self._serve_part(job, entry)
+        Turns(self._flight.partial, partial(self._serve_part, entry))
 
     def _land(self, entry: Entry | None) -> None:
         """The fetch is over, and `entry` is what is stored of it."""
@@ -208,8 +227,7 @@ class Recording:
         if self._body.spool is not None:
             self._body.spool.drop()
         self._fetcher.landed(self._flight, None)
-        for job in self._flight.partial:
-            self._fetcher.alone(job)
+        Turns(self._flight.partial, self._fetcher.alone)
 
     def _keep(self, file: BodyFile | None) -> None:
         """All of a large body is in its file."""
@@ -221,7 +239,7 @@ class Recording:
                 entry = None
         self._land(entry)
 
-    def _serve_part(self, job: Job, entry: Entry | None) -> None:
+    def _serve_part(self, entry: Entry | None, job: Job) -> None:
         """The whole is here, or will not be: a client that wants a part of it gets that, or asks itself."""
         if entry is None:
             self._fetcher.alone(job)
@@ -234,8 +252,3 @@ class Recording:
                     self._rule, request, entry, cause, self._trip.status, now, stored=self._body.kept
                 ),
             )
-
-
-def _is_own(job: Job) -> bool:
-    """Is it of a client of this worker? Other workers go first: they have many of their own who wait."""
-    return job.peer is None

@@ -15,16 +15,19 @@ from edgeproxy.cache.settle import (
     Revalidated,
     Store,
     UseStale,
+    on_failure,
     serve_entry,
     settle,
     tells_all,
 )
 from edgeproxy.compress import prepare
 from edgeproxy.decision import Cause
-from edgeproxy.job import Job, relay, serve
+from edgeproxy.errors import OriginError
+from edgeproxy.job import Job, refuse, relay, serve
 from edgeproxy.recording import Recorder, Recording
 from edgeproxy.side_effects import update_by_head
 from edgeproxy.trip import Trip
+from edgeproxy.turns import Turns
 
 GONE = (404, 410)  # such an answer says that what is stored is out of date, other errors do not
 
@@ -73,9 +76,8 @@ def _pass(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, settled: Pas
         fetcher.alone(job)
     else:
         relay(trip, settled.reason)
-    for other in flight.jobs if flight is not None else ():
-        if other is not job:
-            fetcher.alone(other)
+    if flight is not None:
+        Turns([other for other in flight.jobs if other is not job], fetcher.alone)
 
 
 def _reuse(
@@ -99,12 +101,26 @@ def _reuse(
     if flight is not None:
         fetcher.landed(flight, entry if shared else None)
     cause = Cause.STALE_ERROR if stale else job.fetch.cause
-    for other in flight.jobs if flight is not None else [job]:
-        if not other.waits:
-            continue
-        if other.peer is None:
-            serve(other, serve_entry(rule, other.visit.request, entry, cause, trip.status, now))
+
+    def answer(one: Job) -> None:
+        if not one.waits:
+            return
+        if one.peer is None:
+            serve(one, serve_entry(rule, one.visit.request, entry, cause, trip.status, now))
         elif shared:
-            other.peer.hand(entry, now)
+            one.peer.hand(entry, now)
         else:
-            other.peer.alone()
+            one.peer.alone()
+
+    Turns(flight.jobs if flight is not None else [job], answer)
+
+
+def make_do(error: OriginError, now: float, job: Job) -> None:
+    """No answer came for this job: a stale one where that may be used (RFC 5861 §4), else the failure."""
+    rule, entry, request = job.visit.route.rule, job.fetch.entry, job.visit.request
+    if job.peer is not None:
+        job.peer.alone()
+    elif rule is not None and entry is not None and on_failure(entry, now):
+        serve(job, serve_entry(rule, request, entry, Cause.STALE_ERROR, 0, now, detail=error.error))
+    else:
+        refuse(job, error)

@@ -58,6 +58,7 @@ LAYERS = [
     {"hedge"},
     {"trip"},
     {"job"},
+    {"turns"},
     {"recording", "mirror", "side_effects"},
     {"verdict"},
     {"fetch", "config_*"},
