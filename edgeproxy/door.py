@@ -158,6 +158,12 @@ class RequestBody:
         if self.held > PAUSE_AT:
             self.pause()
 
+    def arrived(self, data: bytes) -> None:
+        """It is here whole, before anybody asked for it."""
+        self.buffered.append(data)
+        self.held = len(data)
+        self.complete = True
+
     def finish(self) -> None:
         """The client has sent all of it."""
         self.complete = True

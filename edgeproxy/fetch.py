@@ -215,13 +215,13 @@ class Fetcher:
     def answered(self, trip: Trip, now: float) -> None:
         """The final head is here: only now is it known whose answer this is."""
         job = trip.job
+        if job.visit.request.method not in SAFE:
+            invalidate(trip)
         seen = trip.headers.made
         if isinstance(seen, Relayed) and seen.suits(job) and trip not in self._leaders:
             relay_head(trip, seen.head)
             return
-        request, rule = job.visit.request, job.visit.route.rule
-        if request.method not in SAFE:
-            invalidate(trip)
+        rule = job.visit.route.rule
         if rule is None:
             if job.visit.route.compression is not None:
                 trip.press = prepare(trip)

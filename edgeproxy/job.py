@@ -80,15 +80,17 @@ class Relayed:
     nobody else."""
 
     route: Route
+    method: bytes
     cause: Cause
     head: AnswerHead
 
     def suits(self, job: Job) -> bool:
         """Does the same hold for this job?"""
-        fetch = job.fetch
+        visit, fetch = job.visit, job.fetch
         return (
-            job.visit.plain
-            and job.visit.route is self.route
+            visit.repeats
+            and visit.route is self.route
+            and visit.request.method == self.method
             and fetch.cause is self.cause
             and fetch.entry is None
         )
@@ -134,8 +136,8 @@ def relay(trip: Trip, reason: str) -> None:
         fields.append(cookie)
     head = AnswerHead(trip.status, fields, trip.length)
     visit = job.visit
-    if visit.plain and reason in SAID_BY_ANSWER and visit.route.compression is None and cookie is None:
-        trip.headers.made = Relayed(visit.route, cause, head)
+    if visit.repeats and reason in SAID_BY_ANSWER and visit.route.compression is None and cookie is None:
+        trip.headers.made = Relayed(visit.route, visit.request.method, cause, head)
     relay_head(trip, head)
 
 

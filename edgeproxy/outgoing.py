@@ -30,17 +30,17 @@ def head_of(
     """The head for a server that is called `host`, None for the client's name of it. `flight` names a fetch
     of another worker; `expects`: its body waits for 100 Continue. Raises OriginError.
 
-    That of a plain request is remembered with its visit.
+    One that follows from the request alone is remembered with its visit.
     """
-    body = None if job.door is None else job.door.body
     visit, ctx, fetch = job.visit, job.ctx, job.fetch
-    plain = body is None and not ctx.to_origin and fetch.entry is None and visit.plain and not flight
-    if plain and visit.sent is not None and visit.sent[0] == host:
+    again = visit.repeats and not (ctx.to_origin or fetch.entry is not None or flight or expects)
+    if again and visit.sent is not None and visit.sent[0] == host:
         return visit.sent[1]
+    body = None if job.door is None else job.door.body
     request, rule = visit.request, visit.route.rule
     extra = forwarded(request, visit.client)
     if rule is not None and rule.told is not None and fetch.key is not None and not flight:
-        request, plain = only_keyed(rule, request), False
+        request, again = only_keyed(rule, request), False
     if flight:  # it shall have the whole, whatever we hold
         extra.append((FLIGHT, flight))
     elif fetch.entry is not None:
@@ -57,7 +57,7 @@ def head_of(
         expect_continue=expects,
         websocket=visit.route.websocket is not None,
     )
-    if plain:
+    if again:
         visit.sent = (host, head)
     return head
 
@@ -78,7 +78,10 @@ def stream(job: Job, body: RequestBody, connection: OriginConnection) -> None:
         visit = job.visit
         return request_trailers(visit.request, body.trailers, visit.route.forwarding, job.ctx.to_origin)
 
-    if body.length is not None or not connection.chunks:
+    if body.length is not None:
+        body.attach(connection.write, connection.finish)
+        return
+    if not connection.chunks:
         body.attach(connection.write, lambda: connection.finish(trailers()))
         return
 

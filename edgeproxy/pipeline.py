@@ -16,7 +16,7 @@ from edgeproxy.context import Context, Policy
 from edgeproxy.decision import Cause, Decision, Delay, Fetch, Serve
 from edgeproxy.http.codings import with_known_codings
 from edgeproxy.http.elsewhere import without_credentials
-from edgeproxy.http.message import Field, Headers, Request, Response
+from edgeproxy.http.message import SAFE, Field, Headers, Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.http.websocket import wants_websocket
 from edgeproxy.recall import Recollection, Recorder
@@ -54,7 +54,9 @@ class Visit:
     """A request and what follows from it alone: route, client, cache key.
 
     A client that repeats a request on one connection gets the same Visit again, so that none of it is
-    worked out twice. `plain`: nothing in it asks for more than the stored response.
+    worked out twice. `simple`, `plain`: nothing in it asks for more than the stored response, `simple` but
+    for conditions. `repeats`: what an origin is sent, and what the client is told of the answer, are the same
+    every time: it is plain, or unsafe, so that no cache is asked.
     """
 
     __slots__ = (
@@ -67,6 +69,7 @@ class Visit:
         "plain",
         "received",
         "recollection",
+        "repeats",
         "request",
         "route",
         "sent",
@@ -88,9 +91,10 @@ class Visit:
         index = request.headers.index
         self.simple = request.method == b"GET" and not request.has_body and NOT_SIMPLE.isdisjoint(index)
         self.plain = self.simple and IF_CHANGED.isdisjoint(index)
+        self.repeats = self.plain or request.method not in SAFE
         if self.route.upgraded is not None and wants_websocket(request):
             self.route = self.route.upgraded
-            self.simple = self.plain = False
+            self.simple = self.plain = self.repeats = False
         self._parts: tuple[bytes, ...] = ()
         self._key: bytes | None = None
         self.sent: tuple[bytes | None, bytes] | None = None  # server's name, and the head it was sent

@@ -148,10 +148,12 @@ class Trip:
         connection.send(job.visit.request.method, head, self, has_body=body is not None)
         if job.visit.route.websocket is not None:
             connection.on_switch = self._on_switch
-        if body is not None and expects:
-            self._expecting = Expecting(partial(stream, job, body, connection))
-        elif body is not None:
-            stream(job, body, connection)
+        if body is not None:
+            if expects:
+                self._expecting = Expecting(partial(stream, job, body, connection))
+            else:
+                stream(job, body, connection)
+            connection.flush()
 
     def _broke(self, error: OriginError, *, reused: bool) -> None:
         """No head came. Again only where RFC 9110 §9.2.2 and the body allow."""

@@ -34,10 +34,11 @@ class Visits(dict[bytes, Visit]):
 class KnownHeads:
     """The field lines that clients of this worker repeat."""
 
-    __slots__ = ("_visits",)
+    __slots__ = ("_visits", "_with_body")
 
     def __init__(self) -> None:
         self._visits: dict[tuple[str, str | None, bytes], Visits] = {}
+        self._with_body: dict[tuple[str, str | None, bytes], tuple[Visit, int]] = {}
 
     def visits(self, peer: str, scheme: str | None, fields: bytes) -> Visits:
         """What is known of these lines from this client."""
@@ -48,6 +49,17 @@ class KnownHeads:
             visits = self._visits[peer, scheme, fields] = Visits(fields)
         return visits
 
+    def with_body(self, peer: str, scheme: str | None, head: bytes) -> tuple[Visit, int] | None:
+        """What the head of a request with a body led to, and how many bytes follow it."""
+        return self._with_body.get((peer, scheme, head))
+
+    def keep_with_body(self, peer: str, scheme: str | None, head: bytes, visit: Visit, length: int) -> None:
+        """Remember a head before `length` bytes of body."""
+        if len(self._with_body) >= HEADS:
+            self._with_body.clear()
+        self._with_body[peer, scheme, head] = (visit, length)
+
     def clear(self) -> None:
         """Another configuration is in force."""
         self._visits.clear()
+        self._with_body.clear()

@@ -121,9 +121,11 @@ class Store(MemoryStore):
 
     def invalidate(self, location: Location) -> int:
         """Forget a URL in all tiers of all workers (RFC 9111 §4.4). How many entries this worker held."""
-        value = joined_location(location)
-        if not self._held[_place(location)] or len(value) > MAX_VALUE:
+        if not self._held[_place(location)]:
             return 0  # no worker ever stored it: unsafe requests to such URLs are many and cost nothing
+        value = joined_location(location)
+        if len(value) > MAX_VALUE:
+            return 0
         self.keep_up()
         held = super().invalidate(location)
         self._log.append(PurgeKind.URL, value)

@@ -88,7 +88,7 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
     def send(self, method: bytes, head: bytes, sink: ResponseSink, *, has_body: bool) -> None:
         """Write a request's head, its empty line included. `sink` is called after this has returned.
 
-        With a body it goes out with the first bytes of that, when they come at once.
+        Before a body it is held back, to go out with the first bytes of that: call `flush`.
         """
         if self.closed:
             error = OriginError("connection_terminated", 502, Retry.ANY, "closed before the request was sent")
@@ -105,12 +105,16 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         self.deadline = deadline if deadline < self._limit else self._limit
         if has_body:
             self._head = head
-            self._loop.call_soon(self._send_head)
         else:
             self._transport.write(head)
 
+    def flush(self) -> None:
+        """The origin need not wait for the head if the body takes its time, which shows in this turn of the
+        loop."""
+        if self._head:
+            self._loop.call_soon(self._send_head)
+
     def _send_head(self) -> None:
-        """The body takes its time: the origin need not wait for the head."""
         if self._head and not self.closed:
             head, self._head = self._head, b""
             self._transport.write(head)

@@ -134,7 +134,7 @@ class EdgeProtocol(Ending):
         if request.has_body:
             body = RequestBody(framing.length, self._hold_body, self._take_body)
             self.receiving = body
-            self.body_left = self.limits.body_size
+            self.body_left = self.limits.body_size if framing.length is None else framing.length
             self.overhead = 0
         if len(self.waiting) >= PIPELINE_CAP:
             self._close_after_answer()
@@ -145,6 +145,8 @@ class EdgeProtocol(Ending):
         self.waiting.append(exchange)
         if self.exchange is None and not self.flow.write_paused:
             self._next()
+            if framing.length and keep_alive and not (http10 or framing.expects_continue):
+                self.visit = exchange.visit
         elif body is not None:
             body.pause()  # until somebody wants it
         else:
@@ -171,22 +173,39 @@ class EdgeProtocol(Ending):
         """Answer the next queued request, if it is its turn."""
         while self.waiting and self.exchange is None and not (self.closing or self.flow.write_paused):
             exchange = self.waiting.popleft()
-            now = steady()
-            self._begin(exchange, now)
-            hall = self.hall
-            visit = exchange.visit = Visit(hall.edge, exchange.request)
-            ctx, decision = hall.decide(visit, now, wall())
-            exchange.ctx = ctx
-            if exchange.body is not None and not self._admit_body(exchange, exchange.body):
-                continue
-            hall.act(visit, ctx, decision, exchange)
+            self._take_turn(exchange, Visit(self.hall.edge, exchange.request))
         if not (self.waiting or self.closing or self.flow.write_paused) and self.exchange is None:
             self._read_on()
+
+    def _take_turn(self, exchange: Exchange, visit: Visit) -> None:
+        """Decide, and begin to answer."""
+        hall = self.hall
+        now = steady()
+        self._begin(exchange, now)
+        exchange.visit = visit
+        exchange.ctx, decision = hall.decide(visit, now, wall())
+        if exchange.body is None or self._admit_body(exchange, exchange.body):
+            hall.act(visit, exchange.ctx, decision, exchange)
+
+    def _receive(self, visit: Visit, length: int, data: bytes) -> None:
+        body = RequestBody(length, self._hold_body, self._take_body)
+        exchange = Exchange(self, visit.request, body, keep_alive=True, http10=False)
+        if len(data) == length:
+            body.arrived(data)
+            self._take_turn(exchange, visit)
+            return
+        self.receiving = body
+        self.body_left = length
+        self._take_turn(exchange, visit)
+        if not self.closing:
+            self.counting = True
+            self.unread = data
+            self._take_unread()
 
     def _admit_body(self, exchange: Exchange, body: RequestBody) -> bool:
         """Refuse a body over the route's limit before reading it (A129)."""
         limit = exchange.visit.route.body_size or self.limits.body_size
-        if self.receiving is body:
+        if body.length is None and self.receiving is body:
             self.body_left += limit - self.limits.body_size
         if (body.length or 0) <= limit:
             return True

@@ -1,71 +1,45 @@
-"""The reading half of the native door: bytes of one client connection become requests.
+"""The reading half of the native door: what has to be parsed becomes requests.
 
 uvicorn's httptools protocol, with every limit of the door (head, fields, URL, framing, deadlines) and the
 checks that llhttp leaves to us. Rules of the place:
 1. After anything malformed the connection closes and nothing behind it is answered (reliability A16).
 2. Deadlines are absolute and swept, not timers: a byte now and then does not extend them (A133).
-3. A head whose field lines repeat is not parsed again: see `repeated`.
-4. Requests that came together are parsed a few at a time, and no more while answers wait for the client
-   to read: what one read can hold must not become a hundred thousand times as many bytes of answers.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from edgeproxy.clock import steady
-from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import NO_BODY, Framing, check_connection, check_framing, persists
 from edgeproxy.http.message import Field, Headers, Request
-from edgeproxy.http.proxy_protocol import Complete, parse
 from edgeproxy.http.target import split_target
 from edgeproxy.pipeline import Visit
-from edgeproxy.server.repeated import learn, revisit
-from edgeproxy.visits import Visits
-
-if TYPE_CHECKING:
-    from edgeproxy.hallway import Hallway
+from edgeproxy.server.intake import Intake
+from edgeproxy.server.repeated import learn
 
 logger = logging.getLogger("edgeproxy.door")
 
-PIECE = 2048  # bytes that are parsed at a time, when more came than one usual head
 CHUNK_OVERHEAD = 4096  # bytes of chunk extensions and trailers per message (A8)
 
 
-class RequestReader(HttpToolsProtocol):
-    """What comes in. `EdgeProtocol` says what goes out."""
+class RequestReader(Intake):
+    """What is parsed. `EdgeProtocol` says what goes out."""
 
     def __init__(self, config: Any, server_state: Any, app_state: dict[str, Any], _loop: Any = None) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.parser = httptools.HttpRequestParser(self)  # without the base's leniency after close
-        self.hall: Hallway = config.loaded_app.hall
-        self.limits = self.hall.limits
-        # per connection
-        self.peer = ""
-        self.deadline = 0.0  # steady seconds; the sweeper calls `on_deadline` when it is past
-        self.closing = False  # nothing more is read: an answer or the drain ends the connection
-        self.draining = False
-        self.at_rest = True  # between two messages, and nothing is under way
-        self.proxied: bytes | None = None  # PROXY protocol header not yet complete
-        self.known: bytes | None = None  # the field lines of the last plain request, and what it led to
-        self.visits = Visits()
-        self.unread = b""  # came together with what is answered now
         # per request being parsed
         self.begun = 0  # heads begun in this read
-        self.in_head = False
         self.raw: list[Field] = []
         self.index: dict[bytes, bytes] = {}
         self.target = b""
         self.head_bytes = 0  # of a head that is not complete, less those of its first read
         self.fed = 0  # of all reads that it may be in
         self.visit: Visit | None = None  # of a request that may be repeated
-        self.receiving: RequestBody | None = None  # the body the parser is in
-        self.body_left = 0  # bytes of it that may still come
         self.overhead = 0  # bytes of chunk framing seen
         self.trailer_bytes = 0
 
@@ -75,22 +49,8 @@ class RequestReader(HttpToolsProtocol):
         """The head of a request is complete."""
         raise NotImplementedError
 
-    def _answer(self, visit: Visit, keep_alive: bool, http10: bool) -> None:
-        """It has no body, and it is its turn."""
-        raise NotImplementedError
-
-    def _body_complete(self) -> None:
-        raise NotImplementedError
-
     def _switching(self, rest: bytes) -> bool:
         """Is the answer to it awaited from the origin? Then `rest` is not HTTP."""
-        raise NotImplementedError
-
-    def _busy(self) -> bool:
-        """Is an answer under way, or a request waiting for its turn?"""
-        raise NotImplementedError
-
-    def _reject(self, error: RequestError) -> None:
         raise NotImplementedError
 
     def _too_large(self) -> None:
@@ -98,53 +58,6 @@ class RequestReader(HttpToolsProtocol):
 
     def _close_after_answer(self) -> None:
         raise NotImplementedError
-
-    def _drained(self, size: int) -> None:
-        raise NotImplementedError
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.unread = b""
-        super().connection_lost(exc)
-
-    # --- bytes
-
-    def data_received(self, data: bytes) -> None:
-        if self.at_rest:
-            line, _, rest = data.partition(b" HTTP/1.1\r\n")
-            if rest == self.known:
-                visit = self.visits.get(line)
-                if visit is None or visit.edge is not self.hall.edge:
-                    visit = revisit(self, line)
-                if visit is not None:
-                    self._answer(visit, True, False)  # by place: keywords would cost more
-                    return
-        if self.closing:
-            if self.draining:
-                self._drained(len(data))
-            return
-        if self.proxied is not None:
-            data = self._read_proxy_header(data)
-            if not data:
-                return
-        if self.unread or len(data) > PIECE * 2:
-            self.unread += data
-        else:
-            self._parse(data)
-        if self.unread:
-            self._parse_unread()
-
-    def _read_on(self) -> None:
-        """Take in what comes, and before it what came already."""
-        self.flow.resume_reading()
-        if self.unread:
-            self.loop.call_soon(self._parse_unread)  # not from within the parser
-
-    def _parse_unread(self) -> None:
-        """Parse what came, as far as it may be answered."""
-        while self.unread and not (self.closing or self.flow.read_paused):
-            end = len(self.unread) if self.receiving is not None else PIECE
-            piece, self.unread = self.unread[:end], self.unread[end:]
-            self._parse(piece)
 
     def _parse(self, data: bytes) -> None:
         rested = self.at_rest
@@ -168,21 +81,19 @@ class RequestReader(HttpToolsProtocol):
             self.head_bytes = 0 if fresh else self.head_bytes + len(data)
             if self.head_bytes > self.limits.head_size:
                 self._reject(RequestError(431, "head-too-large", "The request's head is too large."))
-        elif self.receiving is not None:
-            if not self.flow.read_paused:
-                self.deadline = steady() + self.limits.body_gap
-            if self.overhead > CHUNK_OVERHEAD:
-                self._reject(RequestError(400, "bad-framing", "Chunk extensions or trailers are too large."))
-        else:
-            if rested and self.visit is not None:
-                learn(self, data, self.visit)
+            return
+        if rested and self.visit is not None:
+            learn(self, data, self.visit)
+        if self.receiving is None:
             self._rest()
-
-    def _rest(self) -> None:
-        """Nothing is under way any more, unless something is."""
-        self.at_rest = not (
-            self.closing or self.in_head or self.receiving is not None or self.unread or self._busy()
-        )
+            return
+        if not self.flow.read_paused:
+            self.deadline = steady() + self.limits.body_gap
+        if self.overhead > CHUNK_OVERHEAD:
+            self._reject(RequestError(400, "bad-framing", "Chunk extensions or trailers are too large."))
+        elif self.receiving.length is not None and self.parser.should_keep_alive():
+            self.counting = True
+            self.parser = httptools.HttpRequestParser(self)  # the old one waits for what it will not see
 
     # --- around requests
 
@@ -198,21 +109,6 @@ class RequestReader(HttpToolsProtocol):
         else:
             self._reject(RequestError(400, "bad-request", "The request is not well-formed HTTP/1.1."))
 
-    def _read_proxy_header(self, data: bytes) -> bytes:
-        buffer = (self.proxied or b"") + data
-        try:
-            parsed = parse(buffer)
-        except RequestError as error:
-            self._reject(error)
-            return b""
-        if not isinstance(parsed, Complete):
-            self.proxied = buffer
-            return b""
-        self.proxied = None
-        if parsed.source:
-            self.peer = parsed.source
-        return buffer[parsed.consumed :]
-
     def _after_upgrade(self, rest: bytes) -> None:
         """Upgrade was asked. Where it is not spoken, the request was answered as plain HTTP (A21).
 
@@ -226,7 +122,7 @@ class RequestReader(HttpToolsProtocol):
         if self.index.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.index:
             self._close_after_answer()
         else:
-            self.unread = rest  # parsed by `data_received`: many of these must not nest
+            self.unread = rest  # taken in by `data_received`: many of these must not nest
 
     # --- parser callbacks
 
@@ -322,8 +218,4 @@ class RequestReader(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.overhead = 0
-        receiving, self.receiving = self.receiving, None
-        if receiving is None or self.closing:
-            return
-        receiving.finish()
-        self._body_complete()
+        self._received()

@@ -167,6 +167,7 @@ async def start(
     connection = made.idle() or await made.connect()
     sink = Recorder()
     connection.send(head.partition(b" ")[0], head, sink, has_body=has_body)
+    connection.flush()
     return connection, sink
 
 

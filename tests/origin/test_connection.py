@@ -385,6 +385,7 @@ async def test_a_head_leaves_with_the_first_of_its_body_but_does_not_wait_for_it
         spy = Spy(connection._transport)
         connection._transport = spy  # type: ignore[assignment]
         connection.send(b"POST", POST, sink, has_body=True)
+        connection.flush()
         if not at_once:
             await settle()
         connection.write(b"body")

@@ -186,8 +186,9 @@ def test_only_short_heads_of_safe_requests_are_remembered(heads: list[tuple[byte
     reader.known, reader.visits, reader.begun = None, Visits(), 1
     reader.peer, reader.scheme = "192.0.2.1", "http"
     reader.hall = SimpleNamespace(known_heads=KnownHeads())  # type: ignore[assignment]
+    visit = SimpleNamespace(edge=1, request=SimpleNamespace(has_body=False))
     for line, rest in heads:
-        learn(reader, line + b" HTTP/1.1\r\n" + rest, SimpleNamespace(edge=1))  # type: ignore[arg-type]
+        learn(reader, line + b" HTTP/1.1\r\n" + rest, visit)  # type: ignore[arg-type]
     assert len(reader.known or b"") <= LONGEST_REPEATED
     assert all(line.startswith((b"GET /", b"HEAD /")) for line in reader.visits)
 
