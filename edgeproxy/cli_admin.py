@@ -1,4 +1,8 @@
-"""`edgeproxy purge`, and what other commands ask of a running edge: its admin API."""
+"""`edgeproxy purge`, and what other commands ask of a running edge: its admin API.
+
+Rule: the token is sent only to what has said that it is one. The public port of an edge would pass it on to
+an origin.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import click
+
+from edgeproxy.admin import ADMIN_SERVICE
 
 if TYPE_CHECKING:
     import httpx
@@ -89,6 +95,11 @@ def ask_admin(
     try:
         # A proxy of the environment must not see the token.
         with httpx.Client(base_url=admin, timeout=10.0, trust_env=False) as client:
+            if json_of(client.get("/livez")).get("service") != ADMIN_SERVICE:
+                raise click.ClickException(
+                    f"{admin} answers, but it is no admin API of an edge: the token was not sent.\n"
+                    "Name the address of admin.listen, not one of server.listen."
+                )
             answer = client.post(path, json=document, headers=fields)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise click.ClickException(

@@ -18,6 +18,7 @@ from pathlib import Path
 import yaml
 from yaml.reader import ReaderError
 
+from edgeproxy.config_files import anchored
 from edgeproxy.config_fill import Filler
 from edgeproxy.config_tree import Document, Mark, Problem, Tree, TreePath
 from edgeproxy.errors import ConfigError
@@ -89,7 +90,7 @@ def load(path: str | Path) -> Document:
 
 
 def parse(raw: bytes, name: str, folder: Path, environ: Mapping[str, str] | None = None) -> Document:
-    """The document in `raw`. `name` is for messages, `folder` where `${file:...}` starts from,
+    """The document in `raw`. `name` is for messages, `folder` where relative paths begin,
     `environ` what `${VAR}` means (default: the process's environment). Raises ConfigError."""
     text = _decode(raw, name)
     try:
@@ -104,7 +105,7 @@ def parse(raw: bytes, name: str, folder: Path, environ: Mapping[str, str] | None
             f"{name}:1: found no sections, expected edge:, origins:, routes: and so on at the top"
         )
     filler = Filler(folder, os.environ if environ is None else environ)
-    filled = {key: filler.fill(value, (key,)) for key, value in data.items()}
+    filled = {key: anchored(key, filler.fill(value, (key,)), folder) for key, value in data.items()}
     problems = (*builder.problems, *filler.problems)
     return Document(name, filled, builder.places, frozenset(filler.secret), problems)
 

@@ -1,7 +1,7 @@
-"""Whether the files that a configuration names are there: all that are not, each with its place.
+"""The files that a configuration names: where they are, and all that are not there, each with its place.
 
-Only whether they can be opened; what they hold is for those who use them. A relative path begins where
-the edge is started.
+Rule: a relative path begins in the folder of the configuration file, wherever the edge is started; so does
+`${file:…}`. Only whether they can be opened is looked at; what they hold is for those who use them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,31 @@ _READ: tuple[tuple[tuple[object, ...], str], ...] = (
     (("routes", _ANY, "policies", _ANY, "basic", "file"), "`edgeproxy password USER` makes its lines"),
 )
 _WRITTEN = (("server", "access_log", "path"), ("exposures", "file"), ("rate_limit_table", "file"))
+_MADE = (("cache", "machine", "path"), ("jwt_providers", _ANY, "revoked"))
+_LONGEST_PATH = 200  # characters that are shown
 _NO_FILES = ("-", "off")  # of the access log: standard output, and none
+
+
+def anchored(key: str, value: Tree, folder: Path) -> Tree:
+    """The section `key` with relative paths that begin in `folder`."""
+    for first, *pattern in (*[pattern for pattern, _ in _READ], *_WRITTEN, *_MADE):
+        if first == key:
+            value = _anchored(value, tuple(pattern), folder)
+    return value
+
+
+def _anchored(value: Tree, pattern: tuple[object, ...], folder: Path) -> Tree:
+    if isinstance(value, dict) and pattern:
+        step, *rest = pattern
+        return {
+            key: _anchored(each, tuple(rest), folder) if step is _ANY or step == key else each
+            for key, each in value.items()
+        }
+    if isinstance(value, list) and (not pattern or pattern[0] is _ANY):
+        return [_anchored(each, pattern[1:], folder) for each in value]
+    if isinstance(value, str) and not pattern and value and value not in _NO_FILES:
+        return str(folder / value)
+    return value
 
 
 def file_problems(document: Document) -> Iterator[Problem]:
@@ -62,7 +86,7 @@ def _members(tree: Tree) -> Iterator[tuple[str | int, Tree]]:
 
 def _shown(name: str) -> str:
     """A name is no secret, but what `${file:…}` brought in its place by mistake may be."""
-    return MASK if "\n" in name else shown(name)
+    return MASK if "\n" in name else repr(name) if len(name) <= _LONGEST_PATH else shown(name)
 
 
 def _unreadable(name: str) -> str:

@@ -75,7 +75,7 @@ class Fetcher:
     ) -> None:
         """Take over what a reload built; fetches under way keep what they hold.
 
-        What began before may still ask for an origin that is gone: that one refuses, and says so.
+        What began before may still ask for an origin that is gone: its pool drains, and then refuses.
         """
         self._upstreams = {**self._upstreams, **upstreams}
         self._meters = {**self._meters, **meters}

@@ -15,6 +15,7 @@ import respx
 from click.testing import CliRunner, Result
 
 from edgeproxy import __version__
+from edgeproxy.admin import ADMIN_SERVICE
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.cli import main
 from edgeproxy.context import Note, Verdict
@@ -382,6 +383,7 @@ def test_explain_refuses_what_cannot_be_meant(use, yaml, arguments, said):
 def test_purge_posts_to_the_admin_api_with_the_token(arguments, document):
     done = {"purged": "tag", "value": "news", "soft": document["soft"]}
     done |= {"workers": {"reached": 2, "running": 2}, "responses": 7}
+    respx.get("http://127.0.0.1:9900/livez").respond(200, json={"service": ADMIN_SERVICE})
     route = respx.post("http://127.0.0.1:9900/purge").respond(200, json=done)
     result = call("purge", *arguments, env={"EDGEPROXY_ADMIN_TOKEN": "t0ken"})
     assert result.exit_code == 0
@@ -408,11 +410,35 @@ def test_purge_posts_to_the_admin_api_with_the_token(arguments, document):
 )
 @respx.mock
 def test_purge_says_why_the_admin_api_refused(answer, said):
+    respx.get("http://edge:9900/livez").respond(200, json={"service": ADMIN_SERVICE})
     respx.post("http://edge:9900/purge").mock(return_value=answer)
     result = call("purge", "--all", "--token", "t0ken", "--admin", "http://edge:9900")
     assert result.exit_code == 1
     assert said in result.stderr
     assert "t0ken" not in result.output
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(200, text="ok"),
+        httpx.Response(404, json={"title": "Not Found"}),
+        httpx.Response(200, json={"status": "alive", "service": "shop"}),
+        httpx.Response(200, json=["odd"]),
+        httpx.Response(302, headers={"Location": "http://127.0.0.1:9900/livez"}),
+    ],
+    ids=["not JSON", "not found", "another service", "not an object", "elsewhere"],
+)
+@respx.mock
+def test_the_token_goes_to_nothing_but_an_admin_api(answer):
+    asked = respx.route().mock(return_value=answer)
+    result = call("purge", "--all", "--token", "t0ken", "--admin", "http://edge:8080")
+    assert result.exit_code == 1
+    assert (
+        "http://edge:8080 answers, but it is no admin API of an edge: the token was not sent" in result.stderr
+    )
+    assert [call.request.url.path for call in asked.calls] == ["/livez"]
+    assert "authorization" not in asked.calls.last.request.headers
 
 
 @pytest.mark.parametrize("admin", ["http://127.0.0.1:1", "http://["])

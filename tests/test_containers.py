@@ -153,7 +153,6 @@ def composed(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     for variable, value in SERVICES[name]["environment"].items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("EDGE_ADMIN_TOKEN", "a-token-for-this-test")
-    monkeypatch.setenv("EDGE_GEO_DB", str(ROOT / "config" / "demo-geo.mmdb"))
     return load_config(ROOT / "config" / "compose.yaml")
 
 
@@ -220,7 +219,6 @@ def test_the_steps_of_the_image_work_in_a_clean_environment(tmp_path: Path) -> N
     shutil.copy(ROOT / "config" / "minimal.yaml", tmp_path)
     assert "app" in run(edgeproxy, "check", "minimal.yaml", cwd=tmp_path)
     settings = {**SERVICES["edge-eu"]["environment"], "EDGE_ADMIN_TOKEN": "a-token-for-this-test"}
-    settings["EDGE_GEO_DB"] = str(etc / "demo-geo.mmdb")
     configuration = etc / Path(json.loads(FINAL["CMD"])[-1]).name
     assert "site" in run(edgeproxy, "check", configuration, cwd=tmp_path, **settings)
     origin = SERVICES["origin-eu"]["entrypoint"]

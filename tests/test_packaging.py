@@ -21,7 +21,13 @@ def test_every_dependency_has_a_floor(dependency: str) -> None:
     assert re.match(r"[A-Za-z0-9-]+(\[[a-z]+\])?>=\d", dependency)
 
 
-BROUGHT = {"pydantic-core", "pycares", "cryptography"}  # by pydantic, aiodns and pyjwt[crypto]
+BROUGHT = {
+    "pydantic-core",
+    "pycares",
+    "cryptography",
+    "hpack",
+    "hyperframe",
+}  # by pydantic, aiodns, pyjwt[crypto], h2
 
 
 def imported() -> Iterator[str]:

@@ -63,8 +63,8 @@ async def test_of_many_reloads_the_last_one_stays(tmp_path: Path) -> None:
         assert (await edge.ask()).status == 200
 
 
-async def test_who_waited_for_an_answer_of_an_origin_that_is_gone_is_told(tmp_path: Path) -> None:
-    """The answer turns out to be for one client only; the others ask an origin that is not there any more."""
+async def test_who_waited_for_an_answer_of_an_origin_that_is_gone_is_served_by_it(tmp_path: Path) -> None:
+    """The answer turns out to be for one client only; the others ask an origin that no new request finds."""
     gate = asyncio.Event()
 
     async def held(peer: Peer) -> None:
@@ -86,4 +86,46 @@ async def test_who_waited_for_an_answer_of_an_origin_that_is_gone_is_told(tmp_pa
         await until_reloaded(edge, idle=7)
         gate.set()
         answers = await asyncio.gather(*asked)
-        assert sorted(answer.status for answer in answers) == [200, 503, 503]
+        assert sorted(answer.status for answer in answers) == [200, 200, 200]
+
+
+async def test_who_waits_for_a_connection_goes_on_waiting_when_the_origin_is_changed(tmp_path: Path) -> None:
+    """Twenty requests, two at a time, and a reload while most of them are in the queue; then another one."""
+    gate = asyncio.Event()
+    most = busy = 0
+
+    async def held(peer: Peer) -> None:
+        nonlocal most, busy
+        while True:
+            await peer.request()
+            busy += 1
+            most = max(most, busy)
+            await gate.wait()
+            await asyncio.sleep(0)
+            busy -= 1
+            await peer.send(OK)
+
+    def limited(idle: int) -> str:
+        return text(origin, idle=idle).replace("max_idle", "max_connections: 2, max_idle", 1)
+
+    async with ScriptedOrigin(held) as origin, running(limited(64), tmp_path, "native") as edge:
+        before = edge.worker.parts.upstreams["main"]
+        asked = [asyncio.ensure_future(edge.ask(f"/{number}")) for number in range(20)]
+        async with asyncio.timeout(PATIENCE):
+            while before.waiting < 18:
+                await edge.turn()
+        for idle in (7, 8):
+            reload(edge, limited(idle))
+            await until_reloaded(edge, idle)
+        after = edge.worker.parts.upstreams["main"]
+        asked += [asyncio.ensure_future(edge.ask(f"/new-{number}")) for number in range(4)]
+        async with asyncio.timeout(PATIENCE):
+            while after.waiting < 2 or busy < 4:
+                await edge.turn()
+        gate.set()
+        assert {(await answer).status for answer in asked} == {200}
+        assert most == 4  # two for each of the two pools
+        async with asyncio.timeout(PATIENCE):
+            while before.open:
+                await edge.turn()
+        assert before is not after

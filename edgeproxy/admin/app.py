@@ -23,6 +23,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from edgeproxy import __version__
+from edgeproxy.admin import ADMIN_SERVICE
 from edgeproxy.admin.explain import Explanation, Told
 from edgeproxy.admin.purge import PurgeError, parse_purge
 from edgeproxy.admin.revoke import RevokeError, parse_revoke
@@ -122,7 +123,8 @@ class _Api:
 
     async def live(self, request: Request) -> Response:
         uptime = max(0.0, self._state.clock() - self._state.started_at)
-        return _json({"status": "alive", "version": __version__, "uptime_seconds": round(uptime, 3)})
+        about = {"service": ADMIN_SERVICE, "version": __version__}
+        return _json({"status": "alive", **about, "uptime_seconds": round(uptime, 3)})
 
     async def ready(self, request: Request) -> Response:
         ready, details = self._state.ready()

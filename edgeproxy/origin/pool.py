@@ -2,6 +2,7 @@
 
 Rule 1: `open` counts connections and dials under way, and never exceeds the cap.
 Rule 2: when somebody waits, nothing is idle: what comes free goes to the first in line.
+Rule 3: a pool that drains keeps nothing, and serves whoever began with it, those in line included.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 
 from edgeproxy.errors import OriginError, origin_error
 from edgeproxy.origin.connection import OriginConnection
@@ -47,8 +49,9 @@ class Pool:
     """Slots, idle connections and the queue of one origin. Owner of its connections."""
 
     __slots__ = (
-        "_closing",
+        "_closed",
         "_drained",
+        "_draining",
         "_idle_for",
         "_max_age",
         "_max_idle",
@@ -83,7 +86,7 @@ class Pool:
         self._queue_for = origin.queue.timeout
         self._members: dict[OriginConnection, float] = {}  # with the time when each is too old
         self._waiters: deque[asyncio.Future[OriginConnection | None]] = deque()
-        self._closing = False
+        self._draining = self._closed = False
         self._drained = asyncio.Event()
 
     @property
@@ -106,16 +109,16 @@ class Pool:
 
     def has_slot(self) -> bool:
         """Would `acquire` give a slot at once?"""
-        return not (self._waiters or self._closing) and self.open < self._max_open and self._room()
+        return not (self._waiters or self._draining) and self.open < self._max_open and self._room()
 
     async def acquire(self) -> OriginConnection | None:
         """A slot to dial with (None), or in its place a connection that came free.
 
         Raises OriginError connection_limit_reached when the queue is full or waiting took too
-        long, destination_unavailable when the pool is closing.
+        long, destination_unavailable when the pool is closed.
         """
-        if self._closing:
-            raise origin_error("destination_unavailable", "the pool is closing")
+        if self._closed:
+            raise _closed()
         if not self._waiters:
             if self.open >= self._max_open:
                 self._evict()
@@ -158,7 +161,7 @@ class Pool:
         """A dial failed or a connection closed: the first in line may dial."""
         if not self._hand_on(None):
             self.open -= 1
-            if self._closing and self.open == 0:
+            if self._draining and self.open == 0:
                 self._drained.set()
 
     def _hand_on(self, what: OriginConnection | None) -> bool:
@@ -179,7 +182,7 @@ class Pool:
             connection.close_idle()
         elif self._waiters and self._hand_on(connection):
             connection.deadline = NEVER
-        elif self._closing or len(server.idle) >= self._max_idle:
+        elif self._draining or len(server.idle) >= self._max_idle:
             connection.close_idle()
         else:
             if server.url.tls:
@@ -222,20 +225,25 @@ class Pool:
             oldest.close_idle()
 
     async def close(self, patience: float) -> None:
-        """Refuse new work, close what is idle, wait `patience` seconds for what is in flight."""
-        self._closing = True
-        closing: OriginError = origin_error("destination_unavailable", "the pool is closing")
-        while self._waiters:
-            waiter = self._waiters.popleft()
-            if not waiter.done():
-                waiter.set_exception(closing)
+        """Keep nothing, wait `patience` seconds for what is in flight and in line, and refuse the rest."""
+        self._draining = True
         for server in self._servers:
             for connection in list(server.idle):
                 connection.close_idle()
-        if self.open:
-            try:
-                async with asyncio.timeout(patience):
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                while self.open:
+                    self._drained.clear()
                     await self._drained.wait()
-            except TimeoutError:
-                for connection in list(self._members):
-                    connection.expire(NEVER)
+                return
+        self._closed = True
+        while self._waiters:
+            waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_exception(_closed())
+        for connection in list(self._members):
+            connection.expire(NEVER)
+
+
+def _closed() -> OriginError:
+    return origin_error("destination_unavailable", "the pool is closed")

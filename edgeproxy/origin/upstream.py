@@ -269,5 +269,5 @@ class Upstream:
         return None if key == ident else sticky_field(self._way, ident, secure=secure)
 
     async def close(self, patience: float = PATIENCE) -> None:
-        """Drain: refuse new work, close idle connections, wait `patience` seconds for those in flight."""
+        """Drain: keep nothing idle, and wait `patience` seconds for what is in flight and in line."""
         await self._pool.close(patience)

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy import __version__
+from edgeproxy.admin import ADMIN_SERVICE
 from edgeproxy.admin.app import MAX_BODY, AdminState, admin_app
 from edgeproxy.admin.explain import Explanation, Told
 from edgeproxy.cache.memory import MemoryStore
@@ -106,7 +107,8 @@ async def test_liveness_depends_on_nothing(client, state):
     state.ready = fail
     answer = await client.get("/livez")
     assert answer.status_code == 200
-    assert answer.json() == {"status": "alive", "version": __version__, "uptime_seconds": 12.5}
+    about = {"service": ADMIN_SERVICE, "version": __version__}
+    assert answer.json() == {"status": "alive", **about, "uptime_seconds": 12.5}
 
 
 @pytest.mark.parametrize(("ready", "status", "word"), [(True, 200, "ready"), (False, 503, "not ready")])

@@ -48,20 +48,38 @@ def test_all_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "what"),
     [
-        ({"geo": "[there, nope]"}, "geo.database[1]: found 'nope', expected a file to read"),
-        ({"geo": "nope"}, "(No such file or directory, from "),
+        ({"geo": "[there, nope]"}, "/nope', expected a file to read (No such file or directory)"),
         ({"keys": "/"}, "(it is a folder); `edgeproxy api-key NAME` makes its lines"),
         ({"log": "/"}, "(it is a folder)"),
         ({"users": '"/a\\0b"'}, "(embedded null byte)"),
         ({"key": "/" + "x" * 5000}, "(File name too long)"),
         ({"key": '"-----BEGIN\\nMIIE"'}, "found ***, expected a file to read"),
     ],
-    ids=["in a list", "relative", "folder", "log folder", "null byte", "long", "contents"],
+    ids=["in a list", "folder", "log folder", "null byte", "long", "contents"],
 )
-def test_the_reason_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: dict[str, str], what: str
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_reason_is_said(tmp_path: Path, names: dict[str, str], what: str) -> None:
     (line,) = said(tmp_path, **names)
     assert what in line
     assert "MIIE" not in line
+
+
+def test_relative_paths_begin_in_the_folder_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Wherever the edge is started, as with `${file:…}`."""
+    folder, elsewhere = tmp_path / "etc", tmp_path / "elsewhere"
+    for each in (folder, elsewhere):
+        each.mkdir()
+    monkeypatch.chdir(elsewhere)
+    assert said(folder, **dict.fromkeys(READ, "there"), log="log", exposures="e", limits="./l") == []
+    text = TEXT.format(**dict.fromkeys(READ | WRITTEN, "a/b")) + "cache: {machine: {path: ../cache}}"
+    data = parse(text.encode(), "edge.yaml", folder).data
+    found = [path for path in str(data).split("'") if path.endswith(("a/b", "cache")) and "/" in path]
+    assert found == [str(folder / "a/b")] * len(READ | WRITTEN) + [str(folder / "../cache")]
+
+
+@pytest.mark.parametrize("log", ["off", '"-"'])
+def test_what_is_no_file_stays_as_it_is(tmp_path: Path, log: str) -> None:
+    text = f"server: {{access_log: {{path: {log}}}}}\ngeo: {{database: ''}}"
+    data = parse(text.encode(), "edge.yaml", tmp_path).data
+    assert data == {"server": {"access_log": {"path": log.strip('"')}}, "geo": {"database": ""}}

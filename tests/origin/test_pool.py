@@ -289,7 +289,7 @@ async def test_at_the_cap_an_idle_connection_makes_room_for_another_server() -> 
         assert (len(one.heads), len(two.heads)) == (2, 2)
 
 
-async def test_closing_refuses_new_work_and_waits_for_the_rest() -> None:
+async def test_closing_keeps_nothing_and_waits_for_what_is_in_flight() -> None:
     async def script(peer: Peer) -> None:
         await peer.head()
         await gate.wait()
@@ -308,8 +308,6 @@ async def test_closing_refuses_new_work_and_waits_for_the_rest() -> None:
         await settle()
         assert not closing.done()
         assert made.idle() is None
-        with pytest.raises(OriginError, match="destination_unavailable"):
-            await made.connect()
         gate.set()
         await sink.finished()
         await closing
@@ -319,14 +317,17 @@ async def test_closing_refuses_new_work_and_waits_for_the_rest() -> None:
         assert (made.open, made.servers[0].in_flight) == (0, 0)
 
 
-async def test_closing_ends_the_queue() -> None:
+async def test_closing_serves_who_is_in_line_and_refuses_what_is_left_in_the_end() -> None:
     async with ScriptedOrigin(silence) as origin, upstream(origin.url, max_connections=1) as made:
         connection, _ = await start(made)
-        waiting = asyncio.create_task(made.connect())
-        await eventually(lambda: made.waiting == 1)
-        closing = asyncio.create_task(made.close())
-        with pytest.raises(OriginError, match="destination_unavailable"):
-            await waiting
+        served, late = asyncio.create_task(made.connect()), asyncio.create_task(made.connect())
+        await eventually(lambda: made.waiting == 2)
+        closing = asyncio.create_task(made.close(patience=0.2))
+        await settle()
         connection.abandon()
+        assert not (await served).closed
+        with pytest.raises(OriginError, match="destination_unavailable"):
+            await late
         await closing
-        assert made.open == 0
+        with pytest.raises(OriginError, match="destination_unavailable"):
+            await made.connect()
