@@ -27,7 +27,7 @@ logger = logging.getLogger("edgeproxy.large")
 
 AT_ONCE = 32  # files being written, per worker
 BEHIND = 32 * 2**20  # bytes that the disk may be behind the origin, all files of a worker together
-PAUSE = 10.0  # seconds without new files after the disk refused one
+PAUSES = (10.0, 30.0, 120.0)  # seconds without new files after the disk refused the n-th in a row
 
 
 class LargeFiles:
@@ -40,6 +40,7 @@ class LargeFiles:
         self.max_bytes, self.object_size = max_bytes, object_size
         self.behind = 0  # bytes that wait to be written
         self.spools = 0
+        self.refusals = 0  # since a file was kept
         self.stored = self.failed = self.given_up = self.lost = self.evicted = 0
         self._clock = clock
         self._paused_until = 0.0
@@ -77,8 +78,13 @@ class LargeFiles:
     def refused(self, error: Exception) -> None:
         """The disk did not want one."""
         self.failed += 1
-        self._paused_until = self._clock() + PAUSE
-        logger.warning("large answers are not kept for %gs: %s", PAUSE, error)
+        now = self._clock()
+        if now < self._paused_until:
+            return  # one of those that were under way
+        pause = PAUSES[min(self.refusals, len(PAUSES) - 1)]
+        self.refusals += 1
+        self._paused_until = now + pause
+        logger.warning("large answers are not kept for %gs: %s", pause, error)
 
     def publish(self, slot: Slot) -> None:
         """Figures for the metrics."""
@@ -116,6 +122,7 @@ class LargeFiles:
     @contextmanager
     def _alone(self) -> Generator[None]:
         """Two workers must not count on the same room."""
+        Path(self.folder).mkdir(mode=0o700, parents=True, exist_ok=True)  # somebody may have removed it
         with open(os.path.join(self.folder, "lock"), "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -178,6 +178,7 @@ class Spool:
         self._files.spools -= 1
         if body is not None:
             self._files.stored += 1
+            self._files.refusals = 0
         if done is not None:
             done(body)
         self.on_progress = None

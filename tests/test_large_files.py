@@ -249,7 +249,8 @@ async def test_a_disk_that_refuses_costs_the_file_and_no_answer(tmp_path: Path, 
         tier = edge.worker.parts.machine
         assert tier is not None
         assert tier.files is not None
-        tier.files.folder = str(tmp_path / "gone")
+        (tmp_path / "file").touch()
+        tier.files.folder = str(tmp_path / "file")
         assert (await edge.ask("/a")).body == BODY
         async with asyncio.timeout(5):
             while not tier.files.failed:

@@ -34,7 +34,7 @@ SPARE = 2**20  # bytes; pages that were dropped before they were ever written ma
 KINDS = ("disk", "full", "slow", "damaged")
 _UNUSABLE: tuple[type[Exception], ...] = (
     lmdb.CorruptedError, lmdb.PanicError, lmdb.PageNotFoundError, lmdb.InvalidError,
-    lmdb.VersionMismatchError, lmdb.IncompatibleError, lmdb.BadDbiError, struct.error,
+    lmdb.VersionMismatchError, lmdb.IncompatibleError, lmdb.BadDbiError, lmdb.BadTxnError, struct.error,
 )  # fmt: skip
 _FAILURES: tuple[type[Exception], ...] = (lmdb.Error, OSError, ValueError)
 
@@ -73,6 +73,7 @@ class MachineStore:
         self._clock, self._wall, self._failed = clock, wall, failed
         self._paused_until = 0.0
         self._in_a_row = 0
+        self._length = 0
         _look_at(path)
         try:
             self._env: Any = lmdb.open(
@@ -88,6 +89,7 @@ class MachineStore:
             self._claim(FORMAT + b" " + era, trees[0])
             self._objects = Objects(*trees, size, int(self._env.stat()["psize"]), asked, opener)
             self._env.reader_check()
+            self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except Exception as error:
             self._env.close()
             if isinstance(error, _UNUSABLE):
@@ -107,7 +109,7 @@ class MachineStore:
             return None, False
         began = self._clock()
         try:
-            with self._env.begin(buffers=True) as txn:
+            with self._reading() as txn:
                 found = self._objects.find(txn, key, headers, self._wall() - began)
         except _UNUSABLE as error:
             self._fail("damaged", error)
@@ -125,6 +127,7 @@ class MachineStore:
             return 0
         small = [entry for entry in entries if entry.size <= self.object_size]
         with self._guarded():
+            self._check_length()
             try:
                 return self._put_all(small)
             except lmdb.MapFullError:
@@ -141,7 +144,7 @@ class MachineStore:
     def keys(self) -> int:
         """Keys under which something is stored; 0 when that cannot be said."""
         if not self.paused:
-            with self._guarded(), self._env.begin() as txn:
+            with self._guarded(), self._reading() as txn:
                 return self._objects.keys(txn)
         return 0
 
@@ -149,7 +152,7 @@ class MachineStore:
     def bytes(self) -> int:
         """Bytes of the file that are in use; the bound is on these."""
         if not self.paused:
-            with self._guarded(), self._env.begin() as txn:
+            with self._guarded(), self._reading() as txn:
                 return self._objects.used(txn) * self._objects.page
         return 0
 
@@ -158,6 +161,9 @@ class MachineStore:
         self.damaged = True
         self._paused_until = 1.0
         self._env.close()
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
 
     # --- inside a transaction
 
@@ -190,6 +196,17 @@ class MachineStore:
             self._objects.evict(txn, 0, at_least=DROPPED // 4)
 
     # --- when something is wrong
+
+    def _reading(self) -> Any:
+        self._check_length()
+        return self._env.begin(buffers=True)
+
+    def _check_length(self) -> None:
+        """LMDB never makes its file shorter; who reads pages that somebody cut off is ended by a signal."""
+        length = os.fstat(self._file).st_size
+        if length < self._length:
+            raise lmdb.CorruptedError(f"somebody made it shorter: {length} bytes")
+        self._length = length
 
     @contextmanager
     def _guarded(self) -> Generator[None]:

@@ -246,6 +246,25 @@ def test_a_file_that_may_not_grow_is_still_read(home: Home) -> None:
     check_trees(tier)
 
 
+@pytest.mark.parametrize("left", [0, 8192])
+def test_a_file_that_somebody_cuts_off_is_damaged_and_ends_no_process(home: Home, left: int) -> None:
+    for use in (
+        lambda tier: tier.find(b"a", NOBODY),
+        lambda tier: tier.put([entry("b")]),
+        lambda tier: tier.keys,
+        lambda tier: tier.bytes,
+    ):
+        tier = home.open()
+        tier.put([entry(f"k{number}", b"x" * 3000) for number in range(50)])
+        assert tier.keys == 50
+        os.truncate(home.path, left)
+        assert use(tier) in ((None, False), 0)
+        assert tier.failures["damaged"] == 1
+        assert use(tier) in ((None, False), 0)
+        tier.close()
+        os.unlink(home.path)
+
+
 def test_a_look_up_that_took_long_is_not_followed_by_another(home: Home) -> None:
     tier = home.open()
     tier.put([entry("a")])

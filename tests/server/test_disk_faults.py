@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
+import re
+import shutil
 import socket
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
@@ -48,6 +55,136 @@ async def test_a_file_made_shorter_while_it_is_served_breaks_one_answer_off(
         assert len(await _rest(slow)) < SIZE
         assert children(edge.process.pid) == workers, "nobody was ended by a signal"
         await edge.until('edgeproxy_cache_files_total{result="lost"}', 1)
+
+
+def objects(edge: machine.Edge) -> Path:
+    return next(one for one in edge.cache.iterdir() if re.fullmatch(r"objects\.\d+", one.name))
+
+
+def spoil(edge: machine.Edge) -> None:
+    chance = random.Random(1)
+    with objects(edge).open("r+b") as file:
+        for page in range(2, file.seek(0, os.SEEK_END) // 4096):
+            file.seek(page * 4096)
+            file.write(chance.randbytes(4096))
+
+
+SMALL = "memory: 32KiB, object_size: 16KiB, machine: {{"  # nearly every look-up goes to the machine tier
+REMADE = 'edgeproxy_cache_machine_remade_total{reason="damaged"}'
+
+
+async def says_its_path(peer: Peer) -> None:
+    while True:
+        head, _ = await peer.request()
+        body = text_of(head.split(b" ")[1])
+        head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: %d\r\n\r\n" % len(body)
+        await peer.send(head + body)
+
+
+def text_of(path: bytes) -> bytes:
+    return path * (200_000 if b"large" in path else 300)
+
+
+async def wrong(edge: machine.Edge, *paths: str) -> list[str]:
+    """Those paths that get anything but the right answer."""
+    found: list[str] = []
+    for path in paths:
+        try:
+            answer = await edge.client.get(f"http://127.0.0.1:{edge.port}{path}")
+        except httpx.TransportError as error:
+            found.append(f"{path}: {error!r}")
+        else:
+            if answer.status_code != 200 or answer.content != text_of(path.encode()):
+                found.append(f"{path}: {answer.status_code}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("fault", "may_die"),
+    [
+        pytest.param(lambda edge: os.truncate(objects(edge), 0), 0, id="cut off"),
+        pytest.param(lambda edge: os.truncate(objects(edge), 8192), 0, id="cut short"),
+        pytest.param(spoil, 2, id="garbage"),  # a page of LMDB may be trusted too far
+    ],
+)
+async def test_a_file_of_the_machine_tier_that_is_spoilt_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Callable[[machine.Edge], None], may_die: int
+) -> None:
+    monkeypatch.setattr(machine, "CONFIG", machine.CONFIG.replace("machine: {{", SMALL))
+    paths = [f"/{number}" for number in range(40)]
+    async with ScriptedOrigin(says_its_path) as origin, machine.started(tmp_path, origin) as edge:
+        assert edge.process is not None
+        assert await wrong(edge, *paths) == []
+        await edge.until("edgeproxy_cache_machine_entries", len(paths))
+        workers = children(edge.process.pid)
+        fault(edge)
+        failed = await wrong(edge, *paths, *paths)
+        assert len(failed) <= may_die
+        if not may_die:
+            await edge.until(REMADE, 1)
+            assert children(edge.process.pid) == workers, "nobody was ended by a signal"
+            assert said(edge, "made anew") == 1
+            assert 1 <= said(edge, "left alone for a while") <= 2, "each worker says it once"
+        async with asyncio.timeout(machine.PATIENCE):
+            while not await edge.metric("edgeproxy_cache_machine_entries"):
+                assert await wrong(edge, *paths) == []
+        assert await wrong(edge, *paths) == []
+
+
+async def test_a_folder_that_is_removed_costs_what_was_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "CONFIG", machine.CONFIG.replace('machine: {{path: "{folder}", ', FILES))
+    async with ScriptedOrigin(says_its_path) as origin, machine.started(tmp_path, origin) as edge:
+        assert await wrong(edge, "/large/1", "/1") == []
+        await edge.until('edgeproxy_cache_files_total{result="stored"}', 1)
+        shutil.rmtree(edge.cache)
+        assert await wrong(edge, "/large/1", "/large/2", "/1", "/2") == []
+        await edge.until('edgeproxy_cache_files_total{result="stored"}', 2)
+        assert await wrong(edge, "/large/1", "/large/2", "/1", "/2") == []
+        assert said(edge, "WARNING edgeproxy.large") == 0
+
+
+class OnAFullDisk(machine.Edge):
+    """Its folder is a file system of its own, which nobody else sees."""
+
+    def begin(self) -> None:
+        self.cache.mkdir()
+        run = f"{sys.executable} -m edgeproxy run --config {self.folder / 'edge.yaml'}"
+        command = f"mount -t tmpfs -o size=320k tmpfs {self.cache} && exec {run}"
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-c", command], stderr=log, stdout=log, start_new_session=True
+            )
+
+
+def may_mount(folder: Path) -> bool:
+    command = f"unshare --mount mount -t tmpfs -o size=1m tmpfs {folder}".split()
+    return shutil.which("unshare") is not None and not subprocess.call(command, stderr=subprocess.DEVNULL)
+
+
+async def test_a_disk_that_is_full_costs_what_does_not_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not await asyncio.to_thread(may_mount, tmp_path):
+        pytest.skip("needs the right to mount")
+    monkeypatch.setattr(machine, "CONFIG", machine.CONFIG.replace('machine: {{path: "{folder}", ', FILES))
+    monkeypatch.setattr(machine, "Edge", OnAFullDisk)
+    paths = [f"/{number}" for number in range(300)]
+    async with ScriptedOrigin(says_its_path) as origin, machine.started(tmp_path, origin) as edge:
+        assert edge.process is not None
+        workers = children(edge.process.pid)
+        assert await wrong(edge, *paths, "/large/1", "/large/2", *paths) == []
+        await edge.until('edgeproxy_cache_machine_errors_total{kind="disk"}', 1)
+        await edge.until('edgeproxy_cache_files_total{result="failed"}', 1)
+        assert said(edge, "WARNING edgeproxy.large") <= 2
+        assert said(edge, "left alone for a while") <= 8, "one for each pause of each worker"
+        assert await wrong(edge, *paths[:50], "/large/1") == []
+        assert children(edge.process.pid) == workers
+
+
+def said(edge: machine.Edge, what: str) -> int:
+    return sum(what in line for line in (edge.folder / "log").read_text().splitlines())
 
 
 def children(pid: int) -> list[str]:
