@@ -13,6 +13,7 @@ from edgeproxy.http.message import Headers
 
 _LONGEST = 8192  # bytes of a field worth reading
 _MEMO_CAP = 1024
+_USUAL = 256  # bytes; longer values are read each time, so that memory stays bounded
 _memo: dict[bytes, Directives | None] = {}
 _LISTS = {"no-cache": ("no_cache", "no_cache_fields"), "private": ("private", "private_fields")}
 
@@ -37,6 +38,8 @@ def response_control(headers: Headers, ident: bytes) -> tuple[Directives, bool]:
 
 
 def _remembered(value: bytes) -> Directives | None:
+    if len(value) > _USUAL:
+        return parse_cdn_cache_control(value)
     if value not in _memo:
         if len(_memo) >= _MEMO_CAP:
             _memo.clear()

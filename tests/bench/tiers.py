@@ -172,7 +172,8 @@ def _grown(size: int, tags: int) -> tuple[int, int, int]:
 
 def memory() -> Iterator[bool]:
     """Bytes accounted by the memory tier against what the process grew by, evictions included."""
-    for size, tags in (0, 0), (1000, 0), (1000, 5), (10_000, 0), (100_000, 0):
+    sizes = (0, 0), (100, 0), (100, 5), (1000, 0), (1000, 5), (10_000, 0), (50_000, 0), (100_000, 0)
+    for size, tags in sizes:
         with get_context("spawn").Pool(1) as pool:
             count, accounted, grew = pool.apply(_grown, (size, tags))
         off = 100 * (accounted / grew - 1)

@@ -138,6 +138,7 @@ async def soaked(*, trace: bool = False) -> AsyncGenerator[Soaked]:
             yield edge
         finally:
             edge.stop()
+            origin.close()
             log = (Path(folder) / "edge.log").read_text()
             lines = [line for line in log.splitlines() if " ERROR " in line or "Traceback" in line]
             print("\n".join(lines[:20]), end="\n" if lines else "")

@@ -46,13 +46,21 @@ class SoakOrigin:
     def __init__(self) -> None:
         self.port = 0
         self.requests = 0
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def listen(self) -> None:
         """Begin."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**17)
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**17)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    def close(self) -> None:
+        """End, with all connections."""
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while True:
                 async with asyncio.timeout(PATIENCE):
@@ -73,6 +81,7 @@ class SoakOrigin:
         except (OSError, EOFError, TimeoutError, asyncio.LimitOverrunError):
             return
         finally:
+            self._writers.discard(writer)
             writer.close()
 
 
