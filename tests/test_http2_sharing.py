@@ -330,7 +330,7 @@ async def test_a_request_without_an_answer_makes_others_leave_a_silent_connectio
 async def test_many_clients_that_leave_do_not_make_us_a_flood(stage: Stage) -> None:
     """A connection on which we broke off so many streams takes no more: origins count them."""
     held = Held()
-    edge, origin = await stage(held)
+    edge, origin = await stage(held, first_byte="1m")
     other, stays = await began(edge, held)
     for _ in range(CANCELLED):
         client, stream = await began(edge, held)

@@ -20,7 +20,7 @@ def test_a_full_one_lets_the_oldest_go_and_counts_it() -> None:
         box.put(entry(f"k{number}"))
     assert [one.key for one in box.take(10**6)] == [b"k2", b"k3", b"k4"]
     assert box.dropped == 2
-    size = entry("k0", b"x" * 1000).size
+    size = [entry("k0", b"x" * 1000).size for _ in range(3)][-1]  # what they have in common is kept once
     box = Outbox(most_bytes=3 * size)
     for number in range(5):
         box.put(entry(f"k{number}", b"x" * 1000))

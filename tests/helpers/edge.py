@@ -17,7 +17,7 @@ from edgeproxy.server.protocol import EdgeProtocol
 from edgeproxy.server.worker import Worker
 from edgeproxy.shared import Shared
 
-PATIENCE = 5.0  # seconds anything here may take
+PATIENCE = 20.0  # seconds anything here may take; on a busy machine all of it is slow
 
 
 class Answer:

@@ -194,7 +194,7 @@ async def test_a_resolver_that_hangs_leaves_time_for_the_last_good_address() -> 
             clock=clock,
             resolver=Resolver(clock, addresses),
             allow_private=True,
-            timeouts={"connect": "200ms"},
+            timeouts={"connect": "600ms"},
         ) as made,
     ):
         (await made.connect()).abandon()
@@ -219,7 +219,7 @@ async def test_an_address_that_hangs_leaves_time_for_the_next() -> None:
             f"https://origin.example:{origin.port}",
             resolver=Resolver(SetClock(), addresses),
             allow_private=True,
-            timeouts={"connect": "60ms"},
+            timeouts={"connect": "400ms"},
         ) as made,
     ):
         with pytest.raises(OriginError, match="connection_timeout"):

@@ -162,8 +162,8 @@ def _with_garbage(path: Path) -> None:
     chance = random.Random(1)
     with path.open("r+b") as file:
         for page in range(2, path.stat().st_size // 4096):
-            file.seek(page * 4096)
-            file.write(chance.randbytes(4096))
+            file.seek(page * 4096)  # without the mark of a leaf: as one it may pass for an empty tree
+            file.write(chance.randbytes(10) + b"\0\0" + chance.randbytes(4084))
 
 
 @pytest.mark.parametrize(
