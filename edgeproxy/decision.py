@@ -60,7 +60,8 @@ class Serve:
 
 @record
 class Fetch:
-    """Ask the origin. `key` is None when the answer must not be stored or shared."""
+    """Ask the origin. `key` is None when the answer must not be stored or shared; an entry is then not
+    validated, and served on error only."""
 
     cause: Cause
     key: bytes | None = None

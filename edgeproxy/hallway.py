@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from typing import Protocol
 
@@ -133,8 +134,10 @@ class Hallway:
         self.fetcher.start(Job(onward, ctx, fetch, door))
 
     def refresh(self, visit: Visit, ctx: Context, fetch: Fetch) -> None:
-        """Refresh an entry behind the client's back."""
+        """Refresh an entry behind the client's back, by GET whatever was asked."""
         onward = visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
+        if onward.request.method != b"GET":
+            onward = onward.onward(replace(onward.request, method=b"GET"))
         self.fetcher.refresh(Job(onward, ctx, fetch, None))
 
     def _resume(self, visit: Visit, ctx: Context, delay: Delay, door: Door) -> None:

@@ -55,8 +55,9 @@ class Job:
 
     @property
     def ranged(self) -> bool:
-        """Does it want a part only?"""
-        return b"range" in self.visit.request.headers.index
+        """Does it want a part only? Range is for GET (RFC 9110 §14.2)."""
+        request = self.visit.request
+        return b"range" in request.headers.index and request.method == b"GET"
 
     @property
     def passing(self) -> Job:

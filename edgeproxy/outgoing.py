@@ -43,7 +43,7 @@ def head_of(
         request, again = only_keyed(rule, request), False
     if flight:  # it shall have the whole, whatever we hold
         extra.append((FLIGHT, flight))
-    elif fetch.entry is not None:
+    elif fetch.entry is not None and fetch.key is not None:
         extra += fetch.entry.validators
     head = request_head(
         request,

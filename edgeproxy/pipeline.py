@@ -103,7 +103,7 @@ class Visit:
         self._runs = 0
 
     def onward(self, rewritten: Request) -> Visit:
-        """The visit of the request that a policy made of this one: same route, same client."""
+        """The visit of the request that was made of this one: same route, same client."""
         further = self.further
         if further is None or further.request != rewritten:
             further = self.further = Visit(self.edge, rewritten, of=self)

@@ -61,7 +61,7 @@ def carry_out(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, rule: Ca
 def _pass(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, settled: Pass, now: float) -> None:
     """Nobody else may have it."""
     job = trip.job
-    if job.fetch.entry is not None:
+    if job.fetch.entry is not None and job.fetch.key is not None:
         if trip.status < 400 or trip.status in GONE:
             job.fetch.entry.end(now)
             job.visit.edge.store.changed(job.fetch.entry)

@@ -58,16 +58,15 @@ def lookup(
     if wishes.only_if_cached:
         return _not_cached(rule, request, ctx)
     fresh = now < entry.fresh_until and not entry.must_validate
-    if request.method == b"HEAD":
-        return Fetch(Cause.REQUEST if fresh else Cause.STALE)
     if fresh and ctx.notes is None and not store.forced.allows(key, now):
         return hit(rule, request, entry, now)
-    fetch = Fetch(Cause.REQUEST if fresh else Cause.STALE, key, entry)
+    cause = Cause.REQUEST if fresh else Cause.STALE
     must_ask = wishes.no_cache or wishes.max_age is not None or wishes.min_fresh is not None
     must_ask = must_ask or entry.must_validate
     if not fresh and now < entry.stale_until and not must_ask:
-        return ServeStale(hit(rule, request, entry, now, Cause.STALE_HIT), fetch)
-    return fetch
+        return ServeStale(hit(rule, request, entry, now, Cause.STALE_HIT), Fetch(cause, key, entry))
+    # an answer to HEAD fills nothing, but what is stored may stand in for it
+    return Fetch(cause, None if request.method == b"HEAD" else key, entry)
 
 
 def hit(rule: CacheRule, request: Request, entry: Entry, now: float, cause: Cause = Cause.HIT) -> Serve:

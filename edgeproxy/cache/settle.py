@@ -92,6 +92,8 @@ def settle(
     """The verdict on a response whose head has arrived. Times in steady seconds."""
     entry = fetch.entry
     if fetch.key is None:
+        if entry is not None and status in FAILURES and on_failure(entry, responded_at):
+            return UseStale(entry)
         return Pass("", remember=False)
     if entry is not None:
         if status == 304:

@@ -196,8 +196,6 @@ class Model:
             return Answer("504", 504, "")
         if one is None:
             return self._forward(method, request, now, ask, delay, None, keep=method == "GET")
-        if method == "HEAD":
-            return self._forward(method, request, now, ask, delay, None, keep=False)
         asks_for_more = wishes.keys() & {"no-cache", "max-age", "min-fresh"}
         if self._is_fresh(one, now):
             # house: clients make us ask for what is fresh once a second
@@ -208,9 +206,9 @@ class Model:
             one, "stale-while-revalidate"
         ):
             answer = self._answer("stale", one, now)
-            self._forward(method, request, now, ask, delay, one, keep=True)
+            self._forward("GET", request, now, ask, delay, one, keep=True)
             return answer
-        return self._forward(method, request, now, ask, delay, one, keep=True)
+        return self._forward(method, request, now, ask, delay, one, keep=method == "GET")
 
     def _select(self, request: Fields) -> Stored | None:
         """§4.1: all fields that Vary names must match; absent matches absent only."""
@@ -265,9 +263,10 @@ class Model:
         *,
         keep: bool,
     ) -> Answer:
-        """§4.3.1: ask, with the stored validators when there is something to validate."""
+        """§4.3.1: ask, with the stored validators when there is something to validate. What is not kept
+        validates nothing; what is stored may stand in for it."""
         told = {name: value for name, value in request.items() if not name.startswith("if-") or not keep}
-        if one is not None:
+        if one is not None and keep:
             for validator, condition in (("etag", "if-none-match"), ("last-modified", "if-modified-since")):
                 if validator in one.fields:
                     told[condition] = one.fields[validator]
@@ -275,11 +274,11 @@ class Model:
         reply: Reply | None = ask(method, told)  # type: ignore[assignment]
         then = now + delay
         if reply is None or reply.status in (500, 502, 503, 504):
-            if one is not None and keep:
+            if one is not None:
                 stale = self._staleness(one, then)
                 if self._is_fresh(one, then) or 0 <= stale < stale_window(one, "stale-if-error"):
                     return self._answer("instead", one, then)  # RFC 5861 §4
-                if reply is not None:
+                if reply is not None and keep:
                     return Answer("origin", reply.status, reply.body)  # house: errors replace nothing
             if reply is None:
                 return Answer("origin", 502, "")

@@ -144,7 +144,8 @@ class Real:
                 return Answer("504", 504, "")
             return _answer("hit", decision)
         if isinstance(decision, ServeStale):
-            self._fetch(wish, fields, decision.refresh, key, now, ask, delay)
+            get = request("/a", fields)
+            self._fetch(get, fields, decision.refresh, key, now, ask, delay)
             return _answer("stale", decision.serve)
         assert isinstance(decision, Fetch)
         return self._fetch(wish, fields, decision, key, now, ask, delay)
@@ -154,7 +155,7 @@ class Real:
     ) -> Answer:
         told = dict(fields)
         entry = fetch.entry
-        if entry is not None:
+        if entry is not None and fetch.key is not None:
             told |= {name.decode().lower(): value.decode() for name, value in entry.validators}
         reply = ask(wish.method.decode(), told)
         then = now + delay
@@ -183,7 +184,9 @@ class Real:
             return _answer("instead", serve_entry(RULE, wish, entry, Cause.STALE_ERROR, 502, then))  # type: ignore[arg-type]
         if isinstance(settled, Store):
             self.store.put(build_entry(settled, reply.body.encode(), 0))
-        elif entry is not None and (reply.status < 400 or reply.status in (404, 410)):
+        elif (
+            entry is not None and fetch.key is not None and (reply.status < 400 or reply.status in (404, 410))
+        ):
             entry.end(then)
         return Answer("origin", reply.status, "" if wish.method == b"HEAD" else reply.body)
 

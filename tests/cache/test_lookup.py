@@ -130,8 +130,9 @@ def test_what_is_immutable_is_validated_for_no_cache_alone(
 
 @pytest.mark.parametrize(("control", "cause"), [("no-cache", Cause.REQUEST), ("max-age=99", Cause.STALE)])
 def test_a_head_that_is_passed_on_says_why(control: str, cause: Cause) -> None:
-    decision = ask(stored()[0], {"Cache-Control": control}, 70 if cause is Cause.STALE else 1, method="HEAD")
-    assert decision == Fetch(cause)
+    store, entry = stored()
+    decision = ask(store, {"Cache-Control": control}, 70 if cause is Cause.STALE else 1, method="HEAD")
+    assert decision == Fetch(cause, None, entry)
 
 
 def test_request_directives_can_be_switched_off() -> None:
@@ -143,15 +144,16 @@ def test_request_directives_can_be_switched_off() -> None:
     )
 
 
-def test_stale_while_revalidate_serves_at_once_and_refreshes_behind() -> None:
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_stale_while_revalidate_serves_at_once_and_refreshes_behind(method: str) -> None:
     store, entry = stored("max-age=60, stale-while-revalidate=30")
-    decision = ask(store, at=70)
+    decision = ask(store, at=70, method=method)
     assert isinstance(decision, ServeStale)
     assert decision.serve.cause is Cause.STALE_HIT
     assert b"ttl=-10" in decision.serve.stamp.lines
-    assert decision.refresh.entry is entry
-    assert isinstance(ask(store, at=91), Fetch), "after the window somebody waits"
-    assert isinstance(ask(store, {"Cache-Control": "no-cache"}, 70), Fetch)
+    assert decision.refresh == Fetch(Cause.STALE, entry.key, entry)
+    assert isinstance(ask(store, at=91, method=method), Fetch), "after the window somebody waits"
+    assert isinstance(ask(store, {"Cache-Control": "no-cache"}, 70, method=method), Fetch)
 
 
 def test_no_cache_responses_are_validated_every_time() -> None:

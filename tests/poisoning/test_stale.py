@@ -13,6 +13,8 @@ from tests.poisoning.support import FRESH, Site, reply, same, site
 
 SWR = "Cache-Control: max-age=60, stale-while-revalidate=30"
 
+BOTH = pytest.mark.parametrize("method", ["GET", "HEAD"])
+
 
 async def settled(edge: Site, asked: int) -> None:
     """Wait until the origin was asked so often and nothing is under way."""
@@ -22,51 +24,63 @@ async def settled(edge: Site, asked: int) -> None:
             await asyncio.sleep(0)
 
 
+@BOTH
 async def test_a81_within_its_window_a_stale_answer_comes_at_once_and_is_refreshed_once(
-    tmp_path: Path, door: str
+    tmp_path: Path, door: str, method: str
 ) -> None:
     async with site(tmp_path, door, same(SWR)) as edge:
         await edge.ask()
         edge.age(70)
-        said = [answer["cache-status"] for answer in await asyncio.gather(*[edge.ask() for _ in range(10)])]
+        asking = [edge.ask(method=method) for _ in range(10)]
+        said = [answer["cache-status"] for answer in await asyncio.gather(*asking)]
         assert any("hit; ttl=-10" in one for one in said)
         await settled(edge, 2)
-        assert edge.asked == 2
+        assert [head[:4] for head in edge.origin.heads] == [b"GET "] * 2
         assert "hit; ttl=" in (await edge.ask())["cache-status"]
 
 
-async def test_a81_after_its_window_the_origin_is_asked_first(tmp_path: Path, door: str) -> None:
+@BOTH
+async def test_a81_after_its_window_the_origin_is_asked_first(tmp_path: Path, door: str, method: str) -> None:
     async with site(tmp_path, door, same(SWR)) as edge:
         await edge.ask()
         edge.age(91)
-        assert "fwd=stale" in (await edge.ask())["cache-status"]
+        assert "fwd=stale" in (await edge.ask(method=method))["cache-status"]
+        assert edge.origin.heads[-1].startswith(method.encode())
 
 
-async def test_a81_a_refresh_that_fails_is_not_tried_again_at_once(tmp_path: Path, door: str) -> None:
+@BOTH
+async def test_a81_a_refresh_that_fails_is_not_tried_again_at_once(
+    tmp_path: Path, door: str, method: str
+) -> None:
     async with site(tmp_path, door, same(SWR)) as edge:
         await edge.ask()
         edge.now(same(status="503 No"))
         edge.age(70)
         for _ in range(10):
-            assert (await edge.ask()).status == 200
+            assert (await edge.ask(method=method)).status == 200
             await settled(edge, 2)
         assert edge.asked == 2
 
 
+@BOTH
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-async def test_a82_a_failing_origin_is_stood_in_for(tmp_path: Path, door: str, status: int) -> None:
+async def test_a82_a_failing_origin_is_stood_in_for(
+    tmp_path: Path, door: str, status: int, method: str
+) -> None:
     async with site(tmp_path, door, same("Cache-Control: max-age=60, stale-if-error=30")) as edge:
         await edge.ask()
         edge.now(same(status=f"{status} No"))
         edge.age(70)
-        answer = await edge.ask()
-        assert (answer.status, answer["age"]) == (200, "70")
+        ranged = ["Range: bytes=0-4"] if method == "HEAD" else []  # which has no parts (RFC 9110 §14.2)
+        answer = await edge.ask("/a", *ranged, method=method)
+        assert (answer.status, answer["age"], answer["content-length"]) == (200, "70", "5")
         assert f"fwd=stale; fwd-status={status}" in answer["cache-status"]
         assert "hit" not in answer["cache-status"]
         edge.age(30)
-        assert (await edge.ask()).status == status
+        assert (await edge.ask(method=method)).status == status
 
 
+@BOTH
 @pytest.mark.parametrize(
     ("control", "stale"),
     [
@@ -78,19 +92,23 @@ async def test_a82_a_failing_origin_is_stood_in_for(tmp_path: Path, door: str, s
         ("max-age=60, stale-if-error=30", True),
     ],
 )
-async def test_a83_some_are_never_served_stale(tmp_path: Path, door: str, control: str, stale: bool) -> None:
+async def test_a83_some_are_never_served_stale(
+    tmp_path: Path, door: str, control: str, stale: bool, method: str
+) -> None:
     cache = "stale_if_error: 30s, stale_while_revalidate: 0s"
     async with site(tmp_path, door, same(f"Cache-Control: {control}", 'ETag: "1"'), cache) as edge:
         await edge.ask()
         await edge.origin.stop()
         edge.age(70)
-        assert (await edge.ask()).status == (200 if stale else 502)
+        assert (await edge.ask(method=method)).status == (200 if stale else 502)
 
 
-async def test_a84_no_cache_cannot_drive_the_origin(tmp_path: Path, door: str) -> None:
+@BOTH
+async def test_a84_no_cache_cannot_drive_the_origin(tmp_path: Path, door: str, method: str) -> None:
     async with site(tmp_path, door, same(FRESH, 'ETag: "1"')) as edge:
         await edge.ask()
-        said = [(await edge.ask("/a", "Cache-Control: no-cache"))["cache-status"] for _ in range(20)]
+        asking = [edge.ask("/a", "Cache-Control: no-cache", method=method) for _ in range(20)]
+        said = [(await one)["cache-status"] for one in asking]
         assert "fwd=request" in said[0], "the first one is heeded"
         assert edge.asked <= 3, "one a second"
         assert "hit" in said[-1]
@@ -147,12 +165,15 @@ async def test_a82_outside_of_every_window_a_dead_origin_is_a_502(tmp_path: Path
         assert answer["cache-status"] == "edge-1; fwd=stale; detail=connection_refused"
 
 
-async def test_a82_a_dead_origin_that_is_stood_in_for_sent_no_status(tmp_path: Path, door: str) -> None:
+@BOTH
+async def test_a82_a_dead_origin_that_is_stood_in_for_sent_no_status(
+    tmp_path: Path, door: str, method: str
+) -> None:
     async with site(tmp_path, door, same("Cache-Control: max-age=60, stale-if-error=30")) as edge:
         await edge.ask()
         await edge.origin.stop()
         edge.age(70)
-        answer = await edge.ask()
+        answer = await edge.ask(method=method)
         assert answer.status == 200
         assert re.fullmatch(
             "edge-1; fwd=stale; ttl=-1[01]; detail=connection_refused", answer["cache-status"]
