@@ -266,10 +266,11 @@ class Fetcher:
 
     def _unwrapped(self, trip: Trip) -> bool:
         """Take the answer of another worker for the origin's; False when it has none to share."""
-        position, trip.file, trip.headers = said_by(trip.headers)
-        if position is None:
+        said = said_by(trip.headers)
+        trip.file, trip.headers, trip.stored = said.file, said.headers, said.stored
+        if said.position is None:
             return False
-        trip.position = min(trip.position, position)  # a purge since then is about this answer too
+        trip.position = min(trip.position, said.position)  # a purge since then is about this answer too
         return True
 
     def again(self, trip: Trip, flight: Flight[Job] | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from edgeproxy.cache.cache_status import cache_status, x_cache
+from edgeproxy.cache.cache_status import cache_status, hit_status, x_cache
 from edgeproxy.cache.entry import Entry, status_stamp
 from edgeproxy.cache.rfc9111 import BY_ANSWER
 from edgeproxy.compress import PressedDoor
@@ -38,7 +38,7 @@ class PeerDoor(Protocol):
     """The door of a job that came from another worker: it gets entries as they are, or hears that it
     has to ask the origin itself."""
 
-    def hand(self, entry: Entry, now: float) -> None: ...
+    def hand(self, entry: Entry, now: float, *, asked: bool = False) -> None: ...
     def alone(self) -> None: ...
 
 
@@ -127,11 +127,17 @@ def refuse(job: Job, error: OriginError) -> None:
     door.serve(Serve(answer, job.fetch.cause, status_stamp(status), reason=error.error))
 
 
+def why(trip: Trip, job: Job) -> Cause:
+    """The cause of an answer that `trip` brings: what another worker had stored is a hit (RFC 9211 §2.1)."""
+    return Cause.HIT if trip.stored else job.fetch.cause
+
+
 def relay(trip: Trip, reason: str) -> None:
     """Pass the answer on to the one client that asked, nothing kept; `reason` is told in Cache-Status."""
     job = trip.job
-    cause = job.fetch.cause
-    fields = client_fields(trip, cache_status(job.visit.edge.ident, cause, trip.status, detail=reason))
+    cause, ident = why(trip, job), job.visit.edge.ident
+    said = hit_status(ident) if trip.stored else cache_status(ident, cause, trip.status, detail=reason)
+    fields = client_fields(trip, said)
     cookie = trip.affinity()
     if cookie is not None:  # only here: what is stored or shared belongs to no client
         fields.append(cookie)
@@ -148,7 +154,7 @@ def relay_head(trip: Trip, head: AnswerHead) -> None:
     if door is None or door.gone:
         trip.abandon()
         return
-    door.report.cause = trip.job.fetch.cause
+    door.report.cause = why(trip, trip.job)
     door.start(head)
     if trip.press is None:
         trip.relay_to(door)
@@ -163,7 +169,7 @@ def client_fields(trip: Trip, status: bytes) -> list[Field]:
     hidden = CONSUMED if rule is None else rule.hidden
     fields = response_fields(headers, NOTHING if hidden.isdisjoint(headers.index) else hidden)
     if rule is not None and rule.x_cache:
-        fields.append((b"X-Cache", x_cache(job.fetch.cause, trip.status)))
+        fields.append((b"X-Cache", x_cache(why(trip, job), trip.status)))
     fields.append((b"Cache-Status", status))
     fields += edge.signature
     return fields

@@ -20,7 +20,7 @@ from edgeproxy.origin.upstream import Upstream
 from edgeproxy.record import record
 
 FLIGHT = b"Edge-Flight"  # the digest of a key, in a request between workers
-POSITION = b"Edge-Position"  # in its answer: the purge log's position when the fetch began, and a file
+POSITION = b"Edge-Position"  # in its answer: see `said_to_peers`
 NAME = "@workers"  # what metrics and logs call the others; no origin's name begins so
 LONGEST_KEY = 1024  # bytes; what has a longer one each worker fetches for itself
 PATIENCE = 5.0  # seconds that another worker has to begin its answer
@@ -147,16 +147,32 @@ def _origin(path: str) -> Origin:
     )
 
 
-def said_to_peers(position: int, file: str = "") -> Field:
-    """What a worker says of its answer to another one: the position that it is of, and the name of the file
-    that its body lies in, when that may be read along."""
-    return POSITION, f"{position} {file}".encode()
+def said_to_peers(position: int, file: str = "", *, stored: bool) -> Field:
+    """What a worker says of its answer to another one: the purge log's position when its fetch began, whether
+    it was `stored` already and nobody is asked for it, and the name of the file that its body lies in, when
+    that may be read along."""
+    return POSITION, f"{position} {'stored' if stored else 'fetched'} {file}".encode()
 
 
-def said_by(headers: Headers) -> tuple[int | None, str, Headers]:
-    """(position, name of the file, the origin's fields) of another worker's answer; the position is None when
-    it had nothing to share."""
+@record
+class Said:
+    """The same as the other worker gets it; the position is None when there was nothing to share."""
+
+    position: int | None
+    stored: bool
+    file: str
+    headers: Headers  # the origin's
+
+
+def said_by(headers: Headers) -> Said:
+    """What another worker says of its answer."""
     positions = headers.get_all(_POSITION)
     fields: list[Field] = [field for field in headers.raw if field[0].lower() != _POSITION]
-    position, _, file = (positions[-1] if positions else b"").decode("ascii", "replace").partition(" ")
-    return int(position) if position.isdecimal() else None, file, Headers(fields, index_fields(fields))
+    said = (positions[-1] if positions else b"").decode("ascii", "replace")
+    position, stored, file = (*said.split(" ", 2), "", "", "")[:3]
+    return Said(
+        int(position) if position.isdecimal() else None,
+        stored == "stored",
+        file,
+        Headers(fields, index_fields(fields)),
+    )

@@ -9,9 +9,10 @@ from typing import Protocol
 from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.body import Body
 from edgeproxy.cache.body_file import BodyFile
-from edgeproxy.cache.cache_status import cache_status
+from edgeproxy.cache.cache_status import cache_status, hit_status, x_cache
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight
+from edgeproxy.cache.lookup import hit
 from edgeproxy.cache.ranges import Part, only_part
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import Store, build_entry, serve_entry, tells_all
@@ -19,7 +20,7 @@ from edgeproxy.compress import Brake, PressedBody
 from edgeproxy.errors import OriginError
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
-from edgeproxy.job import Job, client_fields, serve
+from edgeproxy.job import Job, client_fields, serve, why
 from edgeproxy.large_files import LargeFiles
 from edgeproxy.peers import said_to_peers
 from edgeproxy.trip import Trip
@@ -144,7 +145,7 @@ class Recording:
                 self._flight.partial.append(job)
             return
         lent = ""
-        door.report.cause = job.fetch.cause
+        door.report.cause = why(trip, job)
         # the one who asked gets all of it, the others what anybody may have
         if job is trip.job and not trip.flight:
             status = self._status(job, collapsed=False)
@@ -172,6 +173,8 @@ class Recording:
 
     def _status(self, job: Job, *, collapsed: bool) -> bytes:
         settled, body = self._settled, self._body
+        if self._trip.stored:
+            return hit_status(job.visit.edge.ident, settled.ttl)
         return cache_status(
             job.visit.edge.ident,
             job.fetch.cause,
@@ -184,10 +187,10 @@ class Recording:
 
     def _followers_head(self, job: Job) -> AnswerHead:
         """One for all who come for the same reason at the same age: it is rendered once."""
-        edge, cause, age = job.visit.edge, job.fetch.cause, self._settled.age(self._fetcher.clock())
+        edge, cause, age = job.visit.edge, why(self._trip, job), self._settled.age(self._fetcher.clock())
         mark = edge, cause, age, self._body.kept, self._body.filed
         if self._followers is None or self._followers[0] != mark:
-            said = [(b"X-Cache", b"MISS")] if self._rule.x_cache else []
+            said = [(b"X-Cache", x_cache(cause, self._trip.status))] if self._rule.x_cache else []
             status = (b"Cache-Status", self._status(job, collapsed=True))
             fields = [*self._settled.fields, (b"Age", b"%d" % age), *said, status, *edge.signature]
             self._followers = mark, AnswerHead(self._trip.status, fields, self._trip.length)
@@ -197,7 +200,7 @@ class Recording:
         """What another worker needs to decide as this one did, and the file that it may read along."""
         hidden = self._rule.hidden
         said = [field for field in self._trip.headers if field[0].lower() in hidden]
-        return [*said, said_to_peers(self._trip.position, lent)]
+        return [*said, said_to_peers(self._trip.position, lent, stored=self._trip.stored)]
 
     def _done(self, error: OriginError | None) -> None:
         trip, spool = self._trip, self._body.spool
@@ -243,6 +246,8 @@ class Recording:
         """The whole is here, or will not be: a client that wants a part of it gets that, or asks itself."""
         if entry is None:
             self._fetcher.alone(job)
+        elif self._trip.stored:
+            serve(job, hit(self._rule, job.visit.request, entry, self._fetcher.clock()))
         else:
             now = self._fetcher.clock()
             request, cause = job.visit.request, job.fetch.cause

@@ -60,7 +60,7 @@ class Trip:
     __slots__ = (
         "_again", "_avoid", "_door", "_expecting", "_hedge", "_insists", "_key", "_sender",
         "_target", "_task", "connection", "file", "flight", "headers", "job", "length", "meters",
-        "on_done", "over", "position", "press", "report", "status", "tried", "upstream",
+        "on_done", "over", "position", "press", "report", "status", "stored", "tried", "upstream",
     )  # fmt: skip
 
     def __init__(
@@ -69,6 +69,7 @@ class Trip:
         """`flight` is the name of a fetch that another worker is at already, and `upstream` that worker."""
         self.flight = flight
         self.file = ""  # that the other worker writes the body to
+        self.stored = False  # there: it is a hit, nobody asked an origin
         self._sender = sender
         self.job = job
         self.upstream = upstream

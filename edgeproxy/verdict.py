@@ -108,7 +108,7 @@ def _reuse(
         if one.peer is None:
             serve(one, serve_entry(rule, one.visit.request, entry, cause, trip.status, now))
         elif shared:
-            one.peer.hand(entry, now)
+            one.peer.hand(entry, now, asked=True)
         else:
             one.peer.alone()
 

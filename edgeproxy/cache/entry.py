@@ -10,6 +10,7 @@ from sys import getsizeof
 from typing import TYPE_CHECKING
 
 from edgeproxy.cache.body_file import WEIGHT, BodyFile
+from edgeproxy.cache.cache_status import hit_status
 from edgeproxy.cache.compact import compact, weigh
 from edgeproxy.decision import Cause, Serve, Stamp
 from edgeproxy.http.message import Field, Response
@@ -157,7 +158,7 @@ class Entry:
         hit = self._hit
         second = int(now)
         if hit is None or hit.stamp.at != second:
-            status = b"%b; hit; ttl=%d" % (rule.ident, int(self.fresh_until - now))
+            status = hit_status(rule.ident, int(self.fresh_until - now))
             if self.file is not None:
                 self.file.used(now)
             word = b"" if not rule.x_cache else b"HIT" if now < self.fresh_until else b"STALE"

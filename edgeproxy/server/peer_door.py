@@ -33,12 +33,13 @@ class PeerExchange(Exchange):
 
     __slots__ = ()
 
-    def hand(self, entry: Entry, now: float) -> None:
-        """What is stored here, with its age and the purge position that it is of."""
+    def hand(self, entry: Entry, now: float, *, asked: bool = False) -> None:
+        """What is stored here, with its age and the purge position that it is of. `asked`: the origin was,
+        just now, whether it is still right."""
         response = entry.response
         fields = [field for field in response.fields if field[0].lower() != b"content-length"]
         file = "" if entry.file is None else entry.file.name
-        fields += [(b"Age", b"%d" % entry.age(now)), said_to_peers(entry.position, file)]
+        fields += [(b"Age", b"%d" % entry.age(now)), said_to_peers(entry.position, file, stored=not asked)]
         self.start(AnswerHead(response.status, fields, len(response.body)))
         for piece in pieces_of(response.body):
             self.write(cast(bytes, piece))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from edgeproxy.build_routes import RESULTS
 from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady
 from edgeproxy.flight_table import LONGEST, FlightTable
@@ -28,7 +30,7 @@ edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 2, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
 origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 1s, first_byte: 3s}}}}}}
-routes: [{{name: all, origin: main, cache: {{ttl: 60s}}}}]
+routes: [{{name: all, origin: main, cache: {{ttl: 60s, x_cache: true}}}}]
 """
 FRESH = "Cache-Control: max-age=60"
 
@@ -117,12 +119,96 @@ async def test_what_another_worker_fetched_a_moment_ago_is_had_from_it_with_its_
         first = await one.ask("/a")
         second = await two.ask("/a")
         assert (counting.requests, second.body) == (1, first.body)
-        assert second["cache-status"].startswith(
-            "edge-1; fwd=uri-miss; fwd-status=200; stored; collapsed; ttl=5"
-        )
+        assert re.fullmatch(r"edge-1; hit; ttl=5[23]", second["cache-status"])
         assert int(second["age"]) in (7, 8)
         assert (await two.ask("/a"))["cache-status"].startswith("edge-1; hit")
         assert "edge-position" not in dict(second.fields) | dict((await two.ask("/a")).fields)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        pytest.param((), 200, id="plain"),
+        pytest.param(("Range: bytes=1-3",), 206, id="a part"),
+        pytest.param(("Authorization: x",), 200, id="an answer to it could not be stored"),
+        pytest.param(('If-None-Match: "x"',), 200, id="conditional"),
+    ],
+)
+async def test_what_another_worker_has_stored_is_a_hit(
+    tmp_path: Path, asked: tuple[str, ...], status: int
+) -> None:
+    """RFC 9211 §2.1: nobody was asked for it. Header, metrics and log say the same."""
+    counting = Counting(FRESH, 'ETag: "x"', size=100)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        assert (await one.ask("/a"))["x-cache"] == "MISS"
+        answer = await two.ask("/a", *asked)
+        assert (answer.status, answer["x-cache"], counting.requests) == (status, "HIT", 1)
+        assert re.fullmatch("edge-1; hit(; ttl=(60|59))?", answer["cache-status"])
+        assert answer["age"] in ("0", "1")
+        assert results(two) == {"hit": 1.0}
+
+
+async def test_what_another_worker_is_fetching_is_collapsed_with_that(tmp_path: Path) -> None:
+    counting = Counting(FRESH)
+    counting.may.clear()
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        first = asyncio.create_task(one.ask("/a"))
+        await counting.arrived.wait()
+        second = asyncio.create_task(two.ask("/a"))
+        flights = one.worker.hall.fetcher.flights.flights
+        async with asyncio.timeout(5):
+            while sum(len(flight.jobs) for flight in flights.values()) < 2:
+                await asyncio.sleep(0.01)
+        counting.may.set()
+        said = (await first)["cache-status"], (await second)["cache-status"]
+        asked = "edge-1; fwd=uri-miss; fwd-status=200; stored"
+        assert [re.sub("; ttl=(60|59)", "", one) for one in said] == [asked, f"{asked}; collapsed"]
+        assert results(two) == {"uri-miss": 1.0}
+
+
+async def test_what_another_worker_is_validating_is_collapsed_with_that(tmp_path: Path) -> None:
+    may, validating = asyncio.Event(), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        while True:
+            if b"if-none-match" in (await peer.head()).lower():
+                validating.set()
+                await may.wait()
+                await peer.send(b'HTTP/1.1 304 Not Modified\r\nETag: "x"\r\n\r\n')
+            else:
+                await peer.send(reply(b"1", FRESH, 'ETag: "x"'))
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        await one.ask("/a")
+        first = asyncio.create_task(one.ask("/a", "Cache-Control: no-cache"))
+        await validating.wait()
+        second = asyncio.create_task(two.ask("/a"))
+        flights = one.worker.hall.fetcher.flights.flights
+        async with asyncio.timeout(5):
+            while sum(len(flight.jobs) for flight in flights.values()) < 2:
+                await asyncio.sleep(0.01)
+        may.set()
+        assert "fwd=request; fwd-status=304" in (await first)["cache-status"]
+        assert "fwd=uri-miss; fwd-status=200; stored; collapsed" in (await second)["cache-status"]
+
+
+def results(edge: Running) -> dict[str, float]:
+    """`edgeproxy_cache_requests_total` of this worker."""
+    slot = edge.worker.parts.slot
+    name = "edgeproxy_cache_requests_total"
+    found = {
+        word.decode(): slot.values[slot.column(name, route="all", result=word.decode())] for word in RESULTS
+    }
+    return {word: count for word, count in found.items() if count}
 
 
 @pytest.mark.parametrize(
