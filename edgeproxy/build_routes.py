@@ -108,7 +108,7 @@ class RouteBuilder:
         signature = ((b"Via", b"1.1 " + ident), (b"X-Served-By", config.edge.pop.encode()))
         routes = [(_match(section), self._route(section, ident)) for section in config.routes]
 
-        def purged_as(url: bytes) -> bytes:
+        def purged_as(url: bytes) -> list[bytes]:
             return table.purged_as(url)
 
         table = RouteTable(routes, self._refused, self._purge_route(purged_as))
@@ -230,14 +230,16 @@ class RouteBuilder:
             self.feeds.append(feed.run)
         return cast("Snapshot[T]", feed.snapshot)
 
-    def _purge_route(self, purged_as: Callable[[bytes], bytes]) -> Route | None:
+    def _purge_route(self, purged_as: Callable[[bytes], list[bytes]]) -> Route | None:
         section = self._config.cache.purge_method
         if section is None or section.token is None:
             return None
 
-        def append(location: bytes, soft: bool) -> int:
+        def append(location: bytes, soft: bool) -> tuple[int, list[bytes]]:
             self._slot.counter("edgeproxy_purges_total", kind=PurgeKind.URL.word).inc()
-            return self._shared.purge_log.append(PurgeKind.URL, purged_as(location), soft)
+            values = purged_as(location)
+            positions = [self._shared.purge_log.append(PurgeKind.URL, value, soft) for value in values]
+            return positions[-1], values
 
         return self._refused(PurgeByMethod(section.clients, section.token.get_secret_value(), append))
 

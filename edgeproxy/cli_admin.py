@@ -51,7 +51,9 @@ def purge(
     """Make a running edge forget stored responses.
 
     Name what with exactly one of --url, --prefix, --host, --tag and --all. All workers of the edge hear of
-    it; other edges do not. Purged means that the next request waits for the origin; with --soft nobody waits.
+    it; other edges do not. A URL is the one that clients ask for: what policies may rewrite it to is purged
+    too. A prefix and a host are those that origins are asked for. Purged means that the next request waits
+    for the origin; with --soft nobody waits.
 
     \b
     Examples:
@@ -67,6 +69,10 @@ def purge(
     done = json_of(ask_admin(admin, token, "/purge", {**named, "soft": soft}))
     how = "made stale" if done.get("soft") else "purged"
     click.echo(f"{how}: {done.get('purged')} {done.get('value')}".rstrip())
+    rewritten = done.get("rewritten")
+    if isinstance(rewritten, list):
+        for other in cast("list[object]", rewritten):
+            click.echo(f"and what it may be rewritten to: {other}")
     workers = done.get("workers")
     if isinstance(workers, Mapping):
         count = cast("Mapping[str, object]", workers)

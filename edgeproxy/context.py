@@ -216,6 +216,9 @@ class Policy(Protocol):
     `reasons` are the words that it sets `ctx.reason` to when it answers (`problem` does that); metrics count
     any other word as `other`.
 
+    A policy that sets `ctx.rewritten` also has `becomes(request)`: every request that it may make of one, for
+    any client. Purges by URL reach what is stored under them.
+
     A policy may also have `repeatable = True`: the same request from the same client is then not
     brought before it again. It tells `ctx.recorder`, when there is one, what else its doing rests on.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from edgeproxy.cache.key import normalised_query
@@ -15,7 +16,7 @@ from edgeproxy.http.last_hop import LIMITED, LastHop, max_forwards
 from edgeproxy.http.message import Field, Headers, Request, Response
 from edgeproxy.http.replies import problem
 from edgeproxy.http.target import without_parameters
-from edgeproxy.purge_log import joined_location, split_location
+from edgeproxy.purge_log import MAX_VALUE, joined_location, split_location
 from edgeproxy.record import record
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 # Not for origins unless a route lists them: they echo credentials, tunnel, or empty caches (A22, A75)
 ON_REQUEST_ONLY = frozenset({b"CONNECT", b"TRACE", b"PURGE"})
 USUAL = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
+
+MOST_BECOME = 64  # requests that policies may make of one
 
 PathMatch = Callable[[bytes], object]
 
@@ -113,6 +116,17 @@ class Route:
     upgraded: Route | None = None  # the same route for requests that want to be one
     confine: Callable[[Context], str] | None = None  # who may overrule an origin that a policy names
 
+    def become(self, request: Request) -> list[Request]:
+        """The request, and every other one that the policies may make of it for some client; `MOST_BECOME` at
+        most."""
+        found = [request]
+        for policy in self.policies:
+            may: Callable[[Request], Iterable[Request]] | None = getattr(policy, "becomes", None)
+            if may is not None:
+                made = [each for one in found for each in islice(may(one), MOST_BECOME)]
+                found = list(dict.fromkeys([*found, *made]))[:MOST_BECOME]
+        return found
+
     def counted(self, query: bytes) -> bytes:
         """The query as key and origin see it: without what this route leaves out (A48)."""
         if self.rule is not None:
@@ -187,9 +201,15 @@ class RouteTable:
             return location
         return host, path, self.find(Request(b"GET", host, path, query, Headers([]), "")).counted(query)
 
-    def purged_as(self, url: bytes) -> bytes:
-        """The value of the purge of a URL, `host/path?query`."""
-        return joined_location(self.stored_as(split_location(url)))
+    def purged_as(self, url: bytes) -> list[bytes]:
+        """The values of the purges of a URL, `host/path?query`: its own, and those that its policies may
+        rewrite it to, which is where the answers to it are stored."""
+        host, path, query = split_location(url)
+        asked = Request(b"GET", host, path, query, Headers([]), "")
+        route = self.find(asked)
+        found = [(one.host, one.path, route.counted(one.query)) for one in route.become(asked)]
+        values = [joined_location(location) for location in dict.fromkeys(found)]
+        return [value for value in values if len(value) <= MAX_VALUE]
 
     def _not_allowed(self, allowed: set[bytes]) -> Route:
         allow = (b"Allow", b", ".join(sorted(allowed)))

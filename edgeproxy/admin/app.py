@@ -70,7 +70,7 @@ class AdminState:
     origins: Callable[[], Mapping[str, object]]  # of every origin: its servers, and what is believed of them
     config: Callable[[], Mapping[str, object]]  # secrets already masked
     workers: Callable[[], int]  # that take traffic, and will hear of a purge
-    purged_as: Callable[[bytes], bytes]  # `host/path?query` without the parameters that its route leaves out
+    purged_as: Callable[[bytes], list[bytes]]  # `host/path?query` as keyed, and what it may be rewritten to
     started_at: float  # wall clock, epoch seconds
     experiments: Callable[[], Mapping[str, object]] = dict  # how the variants of each do
     clock: Callable[[], float] = field(default=time.time)
@@ -135,22 +135,28 @@ class _Api:
             purge = parse_purge(await _parameters(request))
         except PurgeError as error:
             raise _ProblemError(400, "bad-purge", str(error)) from None
-        value = self._state.purged_as(purge.value) if purge.kind is PurgeKind.URL else purge.value
-        position = self._state.purge_log.append(purge.kind, value, purge.soft)
+        values = self._state.purged_as(purge.value) if purge.kind is PurgeKind.URL else [purge.value]
+        log = self._state.purge_log
+        made = [(value, log.append(purge.kind, value, purge.soft)) for value in values]
         self._state.slot.counter("edgeproxy_purges_total", kind=purge.kind.word).inc()
-        text = value.decode("utf-8", "backslashreplace")
-        done = {"purged": purge.kind.word, "value": text, "soft": purge.soft, "position": position}
-        return _json(done | await self._reached(value, position))
+        text, *rewritten = [value.decode("utf-8", "backslashreplace") for value in values]
+        done: dict[str, object] = {
+            "purged": purge.kind.word, "value": text, "soft": purge.soft, "position": made[-1][1],
+        }  # fmt: skip
+        if purge.kind is PurgeKind.URL:
+            done["rewritten"] = rewritten
+        return _json(done | await self._reached(made))
 
-    async def _reached(self, value: bytes, position: int) -> dict[str, object]:
+    async def _reached(self, made: list[tuple[bytes, int]]) -> dict[str, object]:
         """How many workers applied it, and how many responses that was. They look every 50 ms."""
         workers = self._state.workers()
-        reached = responses = 0
+        tallies: list[tuple[int, int]] = []
         for _ in range(PURGE_LOOKS):
-            reached, responses = self._state.purge_log.reached(value, position)
-            if reached >= workers:
+            tallies = [self._state.purge_log.reached(value, position) for value, position in made]
+            if min(tallies)[0] >= workers:
                 break
             await asyncio.sleep(PURGE_WAIT / PURGE_LOOKS)
+        reached, responses = min(tallies)[0], sum(dropped for _, dropped in tallies)
         return {"workers": {"reached": reached, "running": workers}, "responses": responses}
 
     async def revoke(self, request: Request) -> Response:

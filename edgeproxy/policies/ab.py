@@ -9,13 +9,14 @@ names of the configuration come into key, header or label; never what a client s
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from edgeproxy.context import Context, Verdict
 from edgeproxy.http.message import Request, Response
 from edgeproxy.http.replies import redirect
 from edgeproxy.policies.ab_rule import Experiment, VariantCookie
 from edgeproxy.policies.ab_trial import Arm, Choice, Trial
+from edgeproxy.policies.rewriter import Rewriter
 
 Groups = Mapping[str, Iterable[str]]
 
@@ -36,6 +37,7 @@ class AbTest:
         """`groups` are the words for countries that conditions may use."""
         _agree(experiments)
         self._trials = tuple([Trial(name, each, new_id, groups or {}) for name, each in experiments.items()])
+        self._rewrites = [[arm.rewrite for arm in trial.arms if arm.rewrite] for trial in self._trials]
         headers = [trial.header.lower() for trial in self._trials]
         if len(set(headers)) < len(headers):
             raise ValueError("two experiments of one route tell the origin in the same header")
@@ -64,6 +66,10 @@ class AbTest:
                 _explain(self.name, trial, choice, ctx, answered=answer is not None)
         return answer
 
+    def becomes(self, request: Request) -> Iterator[Request]:
+        """What it makes of a request in any variants of its experiments."""
+        return _become(self._rewrites, request)
+
     def _act(self, trial: Trial, arm: Arm, request: Request, ctx: Context) -> Response | None:
         if arm.target is not None:
             location = arm.target.location(request, "")
@@ -78,6 +84,13 @@ class AbTest:
         if arm.origin:
             ctx.origin_named = arm.origin
         return None
+
+
+def _become(rewrites: list[list[Rewriter]], request: Request) -> Iterator[Request]:
+    yield request
+    for later, several in enumerate(rewrites, 1):
+        for rewrite in several:
+            yield from _become(rewrites[later:], rewrite(request))
 
 
 def _explain(policy: str, trial: Trial, choice: Choice, ctx: Context, *, answered: bool) -> None:

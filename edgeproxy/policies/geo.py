@@ -93,6 +93,10 @@ class Geo:
             ctx.note(self.name, Verdict.ALLOW, f"{shown(place)} may come{_told(outcome)}")
         return None
 
+    def becomes(self, request: Request) -> list[Request]:
+        """What it makes of a request from any place."""
+        return [rewriter(request) for _, rewriter in self._rewrites]
+
     def _refuse(self, request: Request, ctx: Context, outcome: _Outcome) -> Response:
         if ctx.notes is not None:
             ctx.note(self.name, Verdict.REFUSE, outcome.refused)

@@ -46,6 +46,8 @@ class Guarded:
         self.asserted: tuple[bytes, ...] = tuple(getattr(policy, "asserted", ()))
         self.reasons: tuple[str, ...] = tuple(getattr(policy, "reasons", ()))
         self.hidden_query: tuple[bytes, ...] = tuple(getattr(policy, "hidden_query", ()))
+        # whether its condition holds depends on the client
+        self.becomes = None if shadow else getattr(policy, "becomes", None)
         settled = condition is None or condition.kinds.isdisjoint(_RECALLED)
         self.repeatable: bool = bool(getattr(policy, "repeatable", False)) and settled and not shadow
         self._ask = policy.__call__

@@ -22,8 +22,8 @@ from edgeproxy.purge_log import joined_location
 from edgeproxy.units import Model, Network, NetworkField, as_absent, as_list
 
 SOFT = b"x-soft-purge"
-Append = Callable[[bytes, bool], int]
-"""Purge `host/path?query`, softly or not; the position of the purge log after it."""
+Append = Callable[[bytes, bool], tuple[int, list[bytes]]]
+"""Purge `host/path?query`, softly or not: the position of the purge log after it, and everything it named."""
 
 
 class PurgeMethod(Model):
@@ -67,7 +67,8 @@ class PurgeByMethod:
             "purged": "url", "value": location.decode("utf-8", "backslashreplace"), "soft": soft,
         }  # fmt: skip
         if ctx.notes is None:
-            document["position"] = self._append(location, soft)
+            document["position"], (_, *others) = self._append(location, soft)
+            document["rewritten"] = [other.decode("utf-8", "backslashreplace") for other in others]
         ctx.note(self.name, Verdict.ANSWER, "the URL is purged")
         ctx.reason = "purged"
         body = json.dumps(document, ensure_ascii=False).encode() + b"\n"

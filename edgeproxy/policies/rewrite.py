@@ -5,6 +5,7 @@ they were; what the client asked for is what the log shows.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated
 from urllib.parse import unquote_to_bytes
@@ -91,25 +92,42 @@ class Rewrite:
     def __call__(self, request: Request, ctx: Context, /) -> Response | None:
         """None, or 400 for a request that cannot be rewritten: its path would leave the root."""
         before = ctx.rewritten or request
+        try:
+            after = self._rewritten(before)
+        except RequestError as error:
+            return problem(request, ctx, error.status, "bad-rewrite", error.detail)
+        if after is None:
+            ctx.note(self.name, Verdict.ALLOW, "not meant", self._rule.path or self._rule.regex or "")
+            return None
+        if after is not before:
+            ctx.rewritten = after
+        if ctx.notes is not None:
+            target = (after.path + (b"?" + after.query if after.query else b"")).decode("latin-1")
+            ctx.note(self.name, Verdict.ALLOW, f"the origin is asked for {target}", self._rule.to or "query")
+        return None
+
+    def becomes(self, request: Request) -> list[Request]:
+        """What it makes of a request, when it is meant."""
+        with suppress(RequestError):
+            after = self._rewritten(request)
+            if after is not None:
+                return [after]
+        return []
+
+    def _rewritten(self, before: Request) -> Request | None:
+        """The request as it goes on; None when it is not meant. Raises RequestError when its path would leave
+        the root."""
         values = self._take(without_parameters(before.path))
         if values is None:
-            ctx.note(self.name, Verdict.ALLOW, "not meant", self._rule.path or self._rule.regex or "")
             return None
         path, query = before.path, before.query
         if self._to is not None:
-            try:
-                path = self._to.path(before, values)
-            except RequestError as error:
-                return problem(request, ctx, error.status, "bad-rewrite", error.detail)
-            query = self._to.query(before, values)
+            path, query = self._to.path(before, values), self._to.query(before, values)
         if self._rule.query is not None:
             query = self._edited(query)
-        if (path, query) != (before.path, before.query):
-            ctx.rewritten = replace(before, path=path, query=query)
-        if ctx.notes is not None:
-            target = (path + (b"?" + query if query else b"")).decode("latin-1")
-            ctx.note(self.name, Verdict.ALLOW, f"the origin is asked for {target}", self._rule.to or "query")
-        return None
+        if (path, query) == (before.path, before.query):
+            return before
+        return replace(before, path=path, query=query)
 
     def _edited(self, query: bytes) -> bytes:
         ours = {name for name, _ in self._set}

@@ -68,7 +68,7 @@ class Control:
     def _experiments(self) -> Mapping[str, object]:
         return experiments_report(self.shared.cells, self.parts.config.experiments)
 
-    def _purged_as(self, url: bytes) -> bytes:
+    def _purged_as(self, url: bytes) -> list[bytes]:
         return self.parts.edge.routes.purged_as(url)
 
     def _config(self) -> Mapping[str, object]:

@@ -63,7 +63,7 @@ def state() -> AdminState:
         origins=lambda: {"main": {"servers": []}},
         config=lambda: {"admin": {"token": "***"}},
         workers=lambda: 0,
-        purged_as=lambda url: url.removesuffix(b"&utm_x=1"),
+        purged_as=lambda url: [url.removesuffix(b"&utm_x=1"), b"a.example/rewritten"],
         started_at=1000.0,
         clock=lambda: 1012.5,
     )
@@ -180,10 +180,10 @@ async def test_a_purge_is_appended_and_counted(client, state, scheme):
     position = state.purge_log.position
     assert answer.json() == {
         "purged": "url", "value": "a.example/x?a=1", "soft": True, "position": position,
-        "workers": {"reached": 0, "running": 0}, "responses": 0,
+        "workers": {"reached": 0, "running": 0}, "responses": 0, "rewritten": ["a.example/rewritten"],
     }  # fmt: skip
-    [purge] = state.purge_log.since(0)[0]
-    assert (purge.kind, purge.value, purge.soft) == (PurgeKind.URL, b"a.example/x?a=1", True)
+    purges = [(purge.kind, purge.value, purge.soft) for purge in state.purge_log.since(0)[0]]
+    assert purges == [(PurgeKind.URL, value, True) for value in (b"a.example/x?a=1", b"a.example/rewritten")]
     assert 'edgeproxy_purges_total{kind="url"} 1.0' in (await client.get("/metrics")).text
 
 

@@ -115,7 +115,7 @@ async def test_a48_what_the_key_leaves_out_hides_nothing_from_a_purge(
     async with site(tmp_path, door, same(FRESH), "query: {deny: ['utm_*'], sort: true}") as edge:
         await edge.ask("/a?utm_x=1&b=2&c=3")
         worker = edge.edge.worker
-        value = worker.parts.edge.routes.purged_as(b"example.com" + named)
+        (value,) = worker.parts.edge.routes.purged_as(b"example.com" + named)
         worker.shared.purge_log.append(PurgeKind.URL, value)
         assert not await edge.is_stored("/a?b=2&c=3")
 
