@@ -16,6 +16,7 @@ from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight, Flights
 from edgeproxy.cache.key import location_of
+from edgeproxy.cache.lookup import asked_anew
 from edgeproxy.compress import prepare
 from edgeproxy.context import Clock
 from edgeproxy.decision import Cause
@@ -174,7 +175,10 @@ class Fetcher:
         """
         trip = None
         if self.peers is not None:
-            anew = job.fetch.cause is Cause.REQUEST  # the client wants it from the origin
+            rule = job.visit.route.rule
+            anew = job.fetch.cause is Cause.REQUEST or (
+                rule is not None and asked_anew(rule, job.visit.request)
+            )
             leader = self.peers.leader(flight.key, self.clock(), instead_of=instead_of, anew=anew)
             if leader is not None and instead_of < 0:
                 flight.leader = leader.slot

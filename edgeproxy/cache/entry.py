@@ -144,6 +144,7 @@ class Entry:
         """The origin has something else, which may not be stored: this is never served again unasked."""
         self.fresh_until = self.stale_until = self.error_until = min(self.fresh_until, now)
         self.must_validate = self.never_stale = True
+        self._hit = None
 
     def expire(self, now: float) -> None:
         """Make it stale; it may still be served stale for as long as if its freshness had ended by itself."""
@@ -152,6 +153,7 @@ class Entry:
             self.fresh_until = now
             self.stale_until -= early
             self.error_until -= early
+            self._hit = None  # what it says of this second is not true any more
 
     def hit(self, rule: CacheRule, now: float) -> Serve:
         """The whole response with Age and Cache-Status of this second: all hits of a second share it."""

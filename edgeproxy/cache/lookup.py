@@ -38,7 +38,7 @@ def lookup(
     if request.has_body:
         return Fetch(Cause.BYPASS)  # a body may change the answer, and is not in the key (A47)
     wishes = _wishes(rule, request)
-    if wishes.no_store:
+    if wishes.no_store or (_for_origins(request) and not wishes.only_if_cached):
         return Fetch(Cause.REQUEST)
     entry, varied = store.find(key, request.headers)
     if entry is None:
@@ -61,8 +61,7 @@ def lookup(
     if fresh and ctx.notes is None and not store.forced.allows(key, now):
         return hit(rule, request, entry, now)
     cause = Cause.REQUEST if fresh else Cause.STALE
-    must_ask = wishes.no_cache or wishes.max_age is not None or wishes.min_fresh is not None
-    must_ask = must_ask or entry.must_validate
+    must_ask = _anew(wishes) or entry.must_validate
     if not fresh and now < entry.stale_until and not must_ask:
         return ServeStale(hit(rule, request, entry, now, Cause.STALE_HIT), Fetch(cause, key, entry))
     # an answer to HEAD fills nothing, but what is stored may stand in for it
@@ -86,6 +85,21 @@ def _asked_again(rule: CacheRule, request: Request, entry: Entry, now: float) ->
     if wanted is not None and len(wanted) <= LONGEST_ASKED and entry.stored:
         entry.answered = (wanted, serve)
     return serve
+
+
+def asked_anew(rule: CacheRule, request: Request) -> bool:
+    """Does the client want the origin's word, rather than what somebody stored a moment ago?"""
+    return _anew(_wishes(rule, request))
+
+
+def _anew(wishes: Directives) -> bool:
+    return wishes.no_cache or wishes.max_age is not None or wishes.min_fresh is not None
+
+
+def _for_origins(request: Request) -> bool:
+    """Has it a precondition that no cache evaluates (RFC 9111 §4.3.2)?"""
+    index = request.headers.index
+    return b"if-match" in index or b"if-unmodified-since" in index
 
 
 def _wishes(rule: CacheRule, request: Request) -> Directives:

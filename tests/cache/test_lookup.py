@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from edgeproxy.cache.cache_status import cache_status
@@ -154,6 +156,16 @@ def test_stale_while_revalidate_serves_at_once_and_refreshes_behind(method: str)
     assert decision.refresh == Fetch(Cause.STALE, entry.key, entry)
     assert isinstance(ask(store, at=91, method=method), Fetch), "after the window somebody waits"
     assert isinstance(ask(store, {"Cache-Control": "no-cache"}, 70, method=method), Fetch)
+
+
+@pytest.mark.parametrize("make_stale", [Entry.expire, Entry.end])
+def test_what_is_made_stale_says_so_within_the_same_second(
+    make_stale: Callable[[Entry, float], None],
+) -> None:
+    _, entry = stored("max-age=60, stale-while-revalidate=30")
+    assert b"ttl=59" in entry.hit(RULE, NOW + 1).stamp.lines
+    make_stale(entry, NOW + 1)
+    assert b"ttl=0" in entry.hit(RULE, NOW + 1).stamp.lines
 
 
 def test_no_cache_responses_are_validated_every_time() -> None:

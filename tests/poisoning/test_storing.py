@@ -132,8 +132,13 @@ async def test_a52_a_precondition_that_fails_is_nobody_elses(
         return reply(FRESH, status="412 Precondition Failed" if failed else "200 OK")
 
     async with site(tmp_path, door, answer) as edge:
-        await edge.ask("/a", condition)
+        assert (await edge.ask("/a", condition)).status == 412
         assert (await edge.ask()).status == 200
+        failed = await edge.ask("/a", condition)
+        assert (failed.status, "fwd=request" in failed["cache-status"]) == (412, True), "the origin evaluates"
+        assert "hit" in (await edge.ask())["cache-status"]
+        kept = await edge.ask("/a", condition, "Cache-Control: only-if-cached")
+        assert kept.status == 200, "a cache may ignore it (RFC 9110 §13.1.1)"
 
 
 async def test_a63_several_vary_lines_are_one(tmp_path: Path, door: str) -> None:

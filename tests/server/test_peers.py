@@ -287,6 +287,20 @@ async def test_a_client_that_wants_it_from_the_origin_gets_it_from_there(tmp_pat
         assert (await one.ask("/a", "Pragma: no-cache")).body == b"3"
 
 
+@pytest.mark.parametrize("wish", ["Cache-Control: no-cache", "Pragma: no-cache", "Cache-Control: max-age=0"])
+async def test_nor_does_it_get_what_another_worker_has_where_nothing_is_stored(
+    tmp_path: Path, wish: str
+) -> None:
+    counting = Counting(FRESH)
+    async with (
+        ScriptedOrigin(counting.script) as origin,
+        running_workers(CONFIG.format(url=origin.url), tmp_path, 2) as (one, two),
+    ):
+        assert (await one.ask("/a")).body == b"1"
+        answer = await two.ask("/a", wish)
+        assert (answer.body, "fwd=uri-miss" in answer["cache-status"]) == (b"2", True)
+
+
 async def test_clients_cannot_ask_by_the_name_of_a_flight(tmp_path: Path) -> None:
     counting = Counting(FRESH)
     async with (
