@@ -239,7 +239,8 @@ def read_config(document: Document) -> Config:
     if not document.data and not document.problems:
         raise ConfigError(f"{document.name}: found nothing, expected origins: and routes: at least")
     config, problems = validated(Config, document)
-    broken = {problem.path for problem in document.problems}
+    # What could not be filled in or read is said once, not again by the section that misses it.
+    broken = {problem.path[:end] for problem in document.problems for end in range(len(problem.path) + 1)}
     problems = [problem for problem in problems if problem.path not in broken]
     problems += [*document.problems, *cross_checks(document)]
     if config is None or problems:
