@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def run(path: Path | str) -> int:
     Raises ConfigError when the configuration is wrong, OSError when an address cannot be bound.
     """
     config = load_config(path)
-    _import_for(config)
+    for module in only_needed_by(config):  # once here, and not by each worker
+        import_module(module)
     rehearse_apart(config)
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -64,13 +66,13 @@ def run(path: Path | str) -> int:
     return Supervisor(Path(path), config).run()
 
 
-def _import_for(config: Config) -> None:
-    """What only some configurations need: once here, and not by each worker."""
+def only_needed_by(config: Config) -> Iterator[str]:
+    """The modules that this configuration needs and others do not."""
     if any(provider.jwks is not None for provider in config.jwt_providers.values()):
-        import_module("edgeproxy.feeds.jwks")
+        yield "edgeproxy.feeds.jwks"
     hosts = [url.host for origin in config.origins.values() for url in origin.urls if not url.socket]
     if not all(map(is_address, hosts)):
-        import_module("edgeproxy.origin.name_servers")
+        yield "edgeproxy.origin.name_servers"
 
 
 def worker_count(config: Config) -> int:

@@ -16,7 +16,7 @@ import pytest
 
 from edgeproxy.config import Config, read_config
 from edgeproxy.config_file import parse
-from edgeproxy.server.supervisor import needs_restart
+from edgeproxy.server.supervisor import needs_restart, only_needed_by
 from tests.helpers.processes import free_port
 
 CONFIG = """
@@ -205,8 +205,9 @@ def test_an_edge_that_cannot_be_built_does_not_start(tmp_path: Path) -> None:
     assert "serving" not in done.stderr
 
 
-def read(**changes: object) -> Config:
-    text = CONFIG.format(**{"port": 1, "admin": 2, "workers": 1, "route": "all", "origin": ORIGIN, **changes})
+def read(more: object = "", **changes: object) -> Config:
+    values = {"port": 1, "admin": 2, "workers": 1, "route": "all", "origin": ORIGIN, **changes}
+    text = f"{CONFIG.format(**values)}{more}"
     return read_config(parse(text.replace("${file:admin.token}", NEW).encode(), "edge.yaml", Path()))
 
 
@@ -221,3 +222,20 @@ def read(**changes: object) -> Config:
 )
 def test_what_a_reload_cannot_change_is_named(changes: dict[str, object], waiting: list[str]) -> None:
     assert needs_restart(read(), read(**changes)) == waiting
+
+
+ISSUER = "jwt_providers: {a: {issuer: a, algorithms: [ES256], jwks: 'https://id.example.com/jwks.json'}}"
+
+
+@pytest.mark.parametrize(
+    ("config", "modules"),
+    [
+        (read(), []),
+        (read(origin="http://[::1]:1"), []),
+        (read(origin="unix:/run/origin.sock"), []),
+        (read(origin="http://origin.example.com"), ["edgeproxy.origin.name_servers"]),
+        (read(ISSUER), ["edgeproxy.feeds.jwks"]),
+    ],
+)
+def test_what_only_some_configurations_need_is_imported_for_them(config: Config, modules: list[str]) -> None:
+    assert list(only_needed_by(config)) == modules
