@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -35,6 +36,13 @@ class Cache(Model):
 class Geo(Model):
     deny: tuple[str, ...] = ()
     unknown: str = "allow"
+
+
+@pytest.fixture(autouse=True)
+def _collector() -> Iterator[None]:
+    """`run` leaves the collector off until it forks, which the stand-in does not."""
+    yield
+    gc.enable()
 
 
 def step(word: str, rule: object) -> SimpleNamespace:
