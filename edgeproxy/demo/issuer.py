@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from edgeproxy.demo.origins import serve
+from edgeproxy.demo.origins import options_of, serve
 
 ISSUER = "https://issuer.demo.example/"
 AUDIENCE = "demo"
@@ -90,7 +90,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--listen", default="127.0.0.1:8003", help="host:port")
-    serve(Issuer().app(), parser.parse_args().listen)
+    options = options_of(parser)
+    serve(Issuer().app(), options.listen, end_with_stdin=options.end_with_stdin)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
+import signal
+import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -155,8 +158,10 @@ async def _events() -> AsyncIterator[str]:
         await asyncio.sleep(EVENT_PAUSE)
 
 
-def serve(app: Starlette, listen: str) -> None:
-    """Run an app on `host:port` until SIGTERM or SIGINT."""
+def serve(app: Starlette, listen: str, *, end_with_stdin: bool) -> None:
+    """Run an app on `host:port` until SIGTERM or SIGINT, or until standard input is closed."""
+    if end_with_stdin:
+        threading.Thread(target=_wait_for_end_of_stdin, daemon=True).start()
     host, _, port = listen.rpartition(":")
     uvicorn.run(
         app,
@@ -168,6 +173,18 @@ def serve(app: Starlette, listen: str) -> None:
     )
 
 
+def _wait_for_end_of_stdin() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def options_of(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What the command line says, `--end-with-stdin` for whoever starts us and may be killed included."""
+    parser.add_argument("--end-with-stdin", action="store_true", help="end when standard input is closed")
+    return parser.parse_args()
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(
@@ -175,8 +192,8 @@ def main() -> None:
     )
     parser.add_argument("--name", default="eu", help="the region it says it is")
     parser.add_argument("--listen", default="127.0.0.1:8001", help="host:port")
-    options = parser.parse_args()
-    serve(Origin(options.name).app(), options.listen)
+    options = options_of(parser)
+    serve(Origin(options.name).app(), options.listen, end_with_stdin=options.end_with_stdin)
 
 
 if __name__ == "__main__":

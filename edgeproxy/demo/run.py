@@ -113,7 +113,8 @@ def _helpers(eu: str, us: str, issuer: str) -> Generator[None, None, None]:
 
 def _start(*command: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603 - our own modules
-        [sys.executable, "-m", *command],
+        [sys.executable, "-m", *command, "--end-with-stdin"],
+        stdin=subprocess.PIPE,  # never written to: it ends with this process, however that ends
         start_new_session=True,  # Ctrl-C is for the edge, which drains before they go
         preexec_fn=lambda: signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING),  # noqa: PLW1509 - one thread
     )

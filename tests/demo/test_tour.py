@@ -112,6 +112,21 @@ def test_every_line_of_the_tour_works_as_printed(demo: Demo) -> None:
     assert not list(demo.temporary.iterdir()), "a file is left"
 
 
+def test_a_demo_that_is_killed_takes_its_helpers_along(tmp_path: Path) -> None:
+    demo = Demo(1, tmp_path)
+    try:
+        demo.wait_until_ready()
+        places = (r"/ in", r"/metrics'", r"/_control", r"/forged'")
+        addresses = [demo.address(place) for place in places]
+    finally:
+        demo.end(signal.SIGKILL)
+    for _ in range(300):
+        if not any(listens(address) for address in addresses):
+            return
+        time.sleep(0.05)
+    pytest.fail("somebody is left")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_demo_that_is_ended_while_it_starts_leaves_nothing(number: signal.Signals, tmp_path: Path) -> None:
     demo = Demo(1, tmp_path)
