@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes
 
 from edgeproxy.asgi_exchange import AsgiExchange, Receive, Send, start_message
 from edgeproxy.clock import steady, wall
@@ -142,9 +142,8 @@ def build_request(scope: Scope, hall: Hallway) -> tuple[Request, int | None]:
     if b"connection" in index:
         check_connection(index[b"connection"])
     path: bytes = scope.get("raw_path") or quote(scope["path"], safe="/:@!$&'()*+,;=~-._").encode()
-    root = scope.get("root_path", "").encode()
-    if root and path.startswith(root):  # mounted: what is ours starts behind the prefix
-        path = path[len(root) :] or b"/"
+    if root := scope.get("root_path", ""):
+        path = _behind(root, path)
     query: bytes = scope.get("query_string", b"")
     target = path + b"?" + query if query else path
     if len(target) > limits.url_size:
@@ -167,6 +166,16 @@ def build_request(scope: Scope, hall: Hallway) -> tuple[Request, int | None]:
         length = None  # HTTP/2 and 3 need neither field for a body
     request = Request(method, name, path, query, headers, peer, secure, length != 0)
     return request, length
+
+
+def _behind(root: str, path: bytes) -> bytes:
+    """The path of an app that is mounted at `root`, which may be written with other escapes in it."""
+    depth = root.count("/")
+    segments = path.split(b"/")
+    mounted = b"/".join(segments[: depth + 1])
+    if unquote_to_bytes(mounted) != root.encode():
+        return path
+    return b"/" + b"/".join(segments[depth + 1 :])
 
 
 async def _send_whole(send: Send, status: int, fields: list[Field], body: bytes) -> None:

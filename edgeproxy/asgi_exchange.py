@@ -123,7 +123,9 @@ class AsgiExchange:
                 )
                 self._lost()
                 self.gone = False
-                if not self.started:
+                if self.started:
+                    self.abort()
+                else:
                     self.serve(self._hall.problem(self.request, self.ctx, error))
                 return
             if data:
