@@ -152,6 +152,7 @@ class Parts:
         self.trials.publish()
         if self._geo_feed is not None:
             values[column("edgeproxy_geo_database_failures_total")] = self._geo_feed.failures
+        values[column("edgeproxy_dns_failures_total")] = self.resolver.failures
         database = self.geo.value
         if database is not None:
             gauge("edgeproxy_geo_database_age_seconds").set(database.built_at)

@@ -163,6 +163,8 @@ class GeoFeed:
             opened = await asyncio.to_thread(
                 open_database, self._paths, self._counts, replacing=old is not None
             )
+            if old is not None and opened.built_at < old.built_at:
+                _log.warning("%s: built before the one in use; is that meant?", ", ".join(self._paths))
             self._snapshot.value = opened
         except Exception as error:  # a feed that dies would let its database age unseen
             self.failures += 1

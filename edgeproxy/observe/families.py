@@ -130,6 +130,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "edgeproxy_origin_connections": _sum("Open connections to origins.", "origin"),
     "edgeproxy_origin_connections_idle": _sum("Open connections to origins that nobody uses.", "origin"),
+    "edgeproxy_dns_failures_total": _counter("Look-ups of origins' names without an answer."),
     "edgeproxy_origin_waiting": _sum("Requests that wait for a connection to an origin.", "origin"),
     "edgeproxy_origin_refusals_total": _counter(
         "Requests that no server was asked for: `breaker` open, `queue_full`, `queue_timeout`.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from functools import partial
 
 from edgeproxy.context import Clock
@@ -18,8 +19,10 @@ from edgeproxy.origin.servers import is_address
 from edgeproxy.origin.sweeper import NEVER
 
 RETRY_AFTER = 5.0  # seconds between look-ups while they fail
+FAILED_FOR = 1.0  # and where there is no answer from before: name servers are not asked once per request
 MAX_ADDRESSES = 16
 
+_log = logging.getLogger(__name__)
 _METADATA = frozenset(["100.100.100.200", "192.0.0.192", "fd00:ec2::254", "fd20:ce::254"])
 
 
@@ -44,24 +47,27 @@ def is_prohibited(address: str) -> bool:
 class _Answer:
     """What is known about one name."""
 
-    __slots__ = ("addresses", "before", "flight", "until")
+    __slots__ = ("addresses", "before", "failing", "flight", "until")
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
         self.before: list[str] = []  # the addresses of the answer before it
         self.until = -NEVER
+        self.failing = False
         self.flight: asyncio.Task[Found] | None = None
 
 
 class Resolver:
-    """One per worker. Bounded by the names in the configuration: nobody else may ask."""
+    """One per worker. Bounded by the names in the configuration: nobody else may ask. `failures` counts
+    look-ups without an answer."""
 
-    __slots__ = ("_answers", "_clock", "_lookup")
+    __slots__ = ("_answers", "_clock", "_lookup", "failures")
 
     def __init__(self, clock: Clock, lookup: Lookup | None = None) -> None:
         self._clock = clock
         self._lookup = lookup
         self._answers: dict[str, _Answer] = {}
+        self.failures = 0
 
     async def resolve(self, host: str, timeout: float, *, allow_private: bool = False) -> list[str]:  # noqa: ASYNC109 - the look-up itself must go on for the others
         """Addresses of `host`, at least one. `timeout` in seconds.
@@ -82,6 +88,8 @@ class Resolver:
     async def _addresses(self, host: str, timeout: float) -> list[str]:  # noqa: ASYNC109
         answer = self._answers.setdefault(host, _Answer())
         if self._clock() < answer.until:
+            if not answer.addresses:
+                raise origin_error("dns_error", f"{host} could not be resolved a moment ago")
             return answer.addresses
         done, _ = await asyncio.wait([self._flight(host, answer)], timeout=timeout)
         if answer.addresses:  # new ones, or the last good ones
@@ -107,7 +115,7 @@ class Resolver:
         flight = answer.flight
         if flight is None:
             flight = answer.flight = asyncio.get_running_loop().create_task(self._look_up(host))
-            flight.add_done_callback(partial(self._landed, answer))
+            flight.add_done_callback(partial(self._landed, host, answer))
         return flight
 
     async def _look_up(self, host: str) -> Found:
@@ -117,13 +125,22 @@ class Resolver:
             self._lookup = NameServers()
         return await self._lookup(host)
 
-    def _landed(self, answer: _Answer, flight: asyncio.Task[Found]) -> None:
+    def _landed(self, host: str, answer: _Answer, flight: asyncio.Task[Found]) -> None:
         answer.flight = None
         if flight.cancelled():
             return
-        if flight.exception() is None and flight.result().addresses:
+        error = flight.exception()
+        if error is None and flight.result().addresses:
             addresses, ttl = flight.result()
             answer.before, answer.addresses = answer.addresses, addresses[:MAX_ADDRESSES]
             answer.until = self._clock() + ttl
-        elif answer.addresses:
-            answer.until = self._clock() + RETRY_AFTER
+            if answer.failing:
+                answer.failing = False
+                _log.info("%s is found again", host)
+            return
+        self.failures += 1
+        answer.until = self._clock() + (RETRY_AFTER if answer.addresses else FAILED_FOR)
+        if not answer.failing:  # once, however long it lasts
+            answer.failing = True
+            so = "the last good addresses stay" if answer.addresses else "requests for it fail"
+            _log.warning("%s cannot be looked up (%s); %s", host, error or "no addresses", so)

@@ -490,3 +490,21 @@ async def test_a_feed_that_starts_without_a_file_finds_it_later(tmp_path: Path) 
     path.write_bytes(render())
     await feed.look()
     assert snapshot.value is not None
+
+
+@pytest.mark.parametrize(("built", "warned"), [(1_600_000_000, True), (1_800_000_000, False)])
+async def test_an_older_file_is_used_and_said_to_be_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, built: int, warned: bool
+) -> None:
+    """Going back may be meant: to a file that was bought, from one that was wrong."""
+    file = Path(database(tmp_path, "live.mmdb", ("192.0.2.0/24", {"country_code": "SE"})))
+    snapshot: Snapshot[GeoDatabase | None] = Snapshot(None)
+    feed = GeoFeed([str(file)], 5.0, snapshot)
+    feed.load()
+    writer = Writer("test", "made by a test")
+    writer.insert(ipaddress.ip_network("0.0.0.0/1"), {"country_code": "DE"})
+    replace(file, writer.render(built))
+    await feed.look()
+    assert snapshot.value is not None
+    assert (snapshot.value.built_at, feed.failures) == (built, 0)
+    assert ("built before the one in use" in caplog.text) is warned

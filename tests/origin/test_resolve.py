@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.errors import OriginError
 from edgeproxy.origin.names import TTL, Found
-from edgeproxy.origin.resolve import MAX_ADDRESSES, RETRY_AFTER, Resolver, is_prohibited
+from edgeproxy.origin.resolve import FAILED_FOR, MAX_ADDRESSES, RETRY_AFTER, Resolver, is_prohibited
 from tests.origin.support import SetClock, settle
 
 
@@ -84,7 +84,7 @@ async def test_the_last_good_answer_outlives_a_failing_resolver(failure: OSError
     clock.now += TTL + 1
     assert await resolver.resolve("a.example", 1.0) == ["192.0.2.1"]
     assert await resolver.resolve("a.example", 1.0) == ["192.0.2.1"]
-    assert len(names.asked) == 2  # not at every connect
+    assert (len(names.asked), resolver.failures) == (2, 1)  # not at every connect
     clock.now += RETRY_AFTER
     names.addresses = ["192.0.2.2"]
     assert await resolver.resolve("a.example", 1.0) == ["192.0.2.2"]
@@ -98,6 +98,27 @@ async def test_a_name_that_never_resolved_is_an_error(failure: OSError | list[st
     with pytest.raises(OriginError) as refused:
         await resolver.resolve("a.example", 1.0)
     assert (refused.value.error, refused.value.status) == ("dns_error", 502)
+
+
+async def test_a_name_that_cannot_be_resolved_is_not_looked_up_for_each_request(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, names = SetClock(), Names()
+    names.addresses = OSError("SERVFAIL")
+    resolver = Resolver(clock, names)
+    for _ in range(3):
+        for _ in range(100):
+            with pytest.raises(OriginError, match="dns_error"):
+                await resolver.resolve("a.example", 1.0)
+        clock.now += FAILED_FOR
+    assert (len(names.asked), resolver.failures) == (3, 3)
+    names.addresses = ["192.0.2.1"]
+    with caplog.at_level("INFO"):
+        assert await resolver.resolve("a.example", 1.0) == ["192.0.2.1"]
+    assert [record.message for record in caplog.records] == [
+        "a.example cannot be looked up (SERVFAIL); requests for it fail",
+        "a.example is found again",
+    ]
 
 
 async def test_a_look_up_that_hangs_times_out_and_does_not_hold_up_what_is_known() -> None:
