@@ -145,7 +145,10 @@ class JwksFeed:
         self.failures += 1
         self.last_error = word
         if not self._in_a_row:
-            _log.warning("jwks %s: fetch failed (%s); the last good keys stay", self._name, word)
+            so = (
+                "the last good keys stay" if self.keys.value else "there are none yet, and tokens are refused"
+            )
+            _log.warning("jwks %s: fetch failed (%s); %s", self._name, word, so)
         self._in_a_row += 1
         back_off = min(2.0 ** min(self._in_a_row, 10), _LONGEST_BACK_OFF)
         self._due = now + back_off * (1 - 0.5 * self._chance())

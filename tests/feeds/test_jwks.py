@@ -182,6 +182,17 @@ async def test_whatever_the_issuer_answers_the_last_good_keys_stay(
     assert rig.knows(2)
 
 
+async def test_the_log_says_once_what_a_failure_means(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """An issuer that is dead from the start, and one that dies later."""
+    down = httpx.Response(500)
+    for answer in (down, down, body(1), down, down):
+        await rig.fetch(answer)
+    assert [record.message.rpartition("; ")[2] for record in caplog.records] == [
+        "there are none yet, and tokens are refused",
+        "the last good keys stay",
+    ]
+
+
 async def test_a_set_of_64_kib_is_still_read(rig: Rig) -> None:
     text = json.dumps(key_set(1))
     assert await rig.fetch(httpx.Response(200, text=text + " " * (65_536 - len(text)))) == ""
