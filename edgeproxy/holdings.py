@@ -58,7 +58,7 @@ def _why_not(hall: Hallway, key: bytes, *, varied: bool) -> str:
     elif fetcher.flights.must_pass(key, now):
         said.append(f"the last answer was {refusal(fetcher.flights.why_pass(key))}")
     if uses := fetcher.uses.of(key):
-        said.append(f"asked for {uses} times (min_uses)")
+        said.append(f"uses so far: {uses} (min_uses)")
     return ", ".join(said)
 
 

@@ -106,7 +106,7 @@ async def test_nothing_changes_by_explaining(tmp_path: Path) -> None:
         for _ in range(3):
             await edge.told()
         await edge.workers[0].ask()
-        assert (await edge.told())["stored"][0]["said"] == "nothing: asked for 1 times (min_uses)"
+        assert (await edge.told())["stored"][0]["said"] == "nothing: uses so far: 1 (min_uses)"
         await edge.workers[0].ask()
         (entry,) = edge.workers[0].worker.parts.store
         entry.visited = False
