@@ -15,7 +15,7 @@ from typing import Any
 from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight, Flights
-from edgeproxy.cache.key import location_of
+from edgeproxy.cache.key import CREDENTIALS, location_of, sort_key
 from edgeproxy.cache.lookup import asked_anew
 from edgeproxy.compress import prepare
 from edgeproxy.context import Clock
@@ -40,6 +40,7 @@ from edgeproxy.verdict import carry_out, make_do
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
 RENEW = 15.0  # seconds after which a fetch has to tell other workers that it goes on
+MISSED = (Cause.URI_MISS, Cause.VARY_MISS)
 REFRESH_CAP = 1000  # refreshes behind clients' backs at once; beyond it stale answers stay stale
 
 
@@ -98,8 +99,12 @@ class Fetcher:
         if mirror is not None:
             to, meters = self._upstreams[mirror.origin], self._meters[mirror.origin]
             self.mirror.copy(self, job, mirror, to, meters)
-        if key is None or self.flights.must_pass(key, job.ctx.now):
-            self._trip(job.passing if job.ranged else job).begin()
+        if key is None:
+            if not self._joins_as_head(job):
+                self._trip(job).begin()
+            return
+        if self._must_pass(key, job):
+            self._trip(job.passing if job.brief else job).begin()
             return
         rule = visit.route.rule
         if rule is not None and rule.min_uses > 1 and job.fetch.entry is None:
@@ -120,6 +125,18 @@ class Fetcher:
         else:
             flight.join(job)
         return True
+
+    def _joins_as_head(self, job: Job) -> bool:
+        """An answer to GET tells HEAD all it wants to know. It comes along, but never leads."""
+        rule, visit = job.visit.route.rule, job.visit
+        if rule is None or visit.request.method != b"HEAD" or job.fetch.cause not in MISSED:
+            return False
+        return self.join(visit.key(rule, job.ctx), job)
+
+    def _must_pass(self, key: bytes, job: Job) -> bool:
+        """Is the answer known to be for nobody else, or for nobody else who shows credentials?"""
+        must_pass, now = self.flights.must_pass, job.ctx.now
+        return must_pass(key, now) or (job.authorized and must_pass(sort_key(key, CREDENTIALS), now))
 
     def refresh(self, job: Job) -> None:
         """Validate or fetch anew behind the clients' backs: one per key, capped."""
@@ -152,7 +169,20 @@ class Fetcher:
         if job.peer is not None:
             job.peer.alone()
         elif job.waits:
-            self._trip(job.passing if job.ranged else job).begin()
+            self._trip(job.passing if job.brief else job).begin()
+
+    def apart(self, job: Job, sort: bytes = b"") -> None:
+        """What came is for another sort of request: one of each sort asks, and the others of it wait for that
+        one. `sort` is what Vary tells apart; empty for a request that may go with any other."""
+        key = job.fetch.key
+        if key is None or job.peer is not None or not job.waits:
+            self.alone(job)
+            return
+        key = sort_key(key, sort) if sort else key
+        if self._must_pass(key, job):
+            self.alone(job)
+        elif not self.join(key, job):
+            self._take_off(key, job)
 
     def landed(self, flight: Flight[Job], entry: Entry | None = None) -> None:
         """A fetch is over; others may have `entry` from here."""
@@ -261,12 +291,12 @@ class Fetcher:
         if flight is None:
             return
         flight.jobs = [job for job in flight.jobs if job.waits]
-        leader = next((job for job in flight.jobs if job.peer is None), None)
+        leader = next((job for job in flight.jobs if job.peer is None and job.fetch.key is not None), None)
         if leader is not None:
             self._lead(leader, flight)
             return
         self.landed(flight)
-        Turns(flight.jobs, self.alone)  # only other workers wait: they ask themselves
+        Turns(flight.jobs, self.alone)  # other workers, and HEAD: they ask themselves
 
     def _unwrapped(self, trip: Trip) -> bool:
         """Take the answer of another worker for the origin's; False when it has none to share."""

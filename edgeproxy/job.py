@@ -16,7 +16,7 @@ from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
 from edgeproxy.http.replies import problem
 from edgeproxy.origin.request import response_fields
-from edgeproxy.pipeline import Visit
+from edgeproxy.pipeline import IF_CHANGED, Visit
 from edgeproxy.record import record
 from edgeproxy.routes import Route
 from edgeproxy.trip import Trip
@@ -58,6 +58,16 @@ class Job:
         """Does it want a part only? Range is for GET (RFC 9110 §14.2)."""
         request = self.visit.request
         return b"range" in request.headers.index and request.method == b"GET"
+
+    @property
+    def brief(self) -> bool:
+        """Could less than the whole do?"""
+        return self.ranged or not IF_CHANGED.isdisjoint(self.visit.request.headers.index)
+
+    @property
+    def authorized(self) -> bool:
+        """Does it show credentials? What it gets may be for nobody else (RFC 9111 §3.5)."""
+        return b"authorization" in self.visit.request.headers.index
 
     @property
     def passing(self) -> Job:

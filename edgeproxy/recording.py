@@ -10,6 +10,7 @@ from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.body import Body
 from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.cache.cache_status import cache_status, hit_status, x_cache
+from edgeproxy.cache.conditional import not_modified
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight
 from edgeproxy.cache.lookup import hit
@@ -23,6 +24,7 @@ from edgeproxy.http.message import Field
 from edgeproxy.job import Job, client_fields, serve, why
 from edgeproxy.large_files import LargeFiles
 from edgeproxy.peers import said_to_peers
+from edgeproxy.pipeline import IF_CHANGED
 from edgeproxy.trip import Trip
 from edgeproxy.turns import Turns
 
@@ -37,6 +39,7 @@ class Recorder(Protocol):
     clock: Callable[[], float]
 
     def alone(self, job: Job) -> None: ...
+    def apart(self, job: Job, sort: bytes = b"") -> None: ...
     def landed(self, flight: Flight[Job], entry: Entry | None = None) -> None: ...
 
 
@@ -44,6 +47,7 @@ class Recording:
     """The answer of `trip`, read by the jobs of `flight`; None when nobody else knows of it."""
 
     __slots__ = (
+        "_bare",
         "_body",
         "_brake",
         "_fetcher",
@@ -66,6 +70,7 @@ class Recording:
         self._flight = flight
         self._rule = rule
         self._followers: tuple[tuple[object, ...], AnswerHead] | None = None
+        self._bare: Entry | None = None  # without its body: what preconditions are compared with
         self._turns: Turns | None = None  # of the followers
         job = trip.job
         self._brake = Brake(connection.pause, connection.resume)
@@ -135,10 +140,15 @@ class Recording:
             return
         trip, settled = self._trip, self._settled
         if not settled.suits(job.visit.request):
-            self._fetcher.alone(job)
+            self._fetcher.apart(job, settled.variant_of(job.visit.request))
             return
-        part = self._part_at_hand(job) if job.ranged else None
-        if job.ranged and part is None:
+        plain = job.visit.plain
+        if not plain and self._is_held(job):
+            return
+        heads = not plain and job.visit.request.method == b"HEAD"
+        ranged = not plain and not heads and job.ranged
+        part = self._part_at_hand(job) if ranged else None
+        if ranged and part is None:
             if settled.file_size or not self._body.recording:
                 self._fetcher.alone(job)  # the whole takes too long to wait for
             else:
@@ -161,7 +171,28 @@ class Recording:
             said = (b"Content-Range", b"bytes %d-%d/%d" % (start, end - 1, settled.file_size))
             head = AnswerHead(206, [*head.fields, said], end - start)
         door.start(head)
-        self._body.read_by(door, part, filed=bool(lent))
+        if heads:
+            door.end()
+        else:
+            self._body.read_by(door, part, filed=bool(lent))
+
+    def _is_held(self, job: Job) -> bool:
+        """Tell a client that has this very answer so (RFC 9110 §13.2.2). The body comes all the same: for the
+        cache."""
+        trip, request = self._trip, job.visit.request
+        if job.peer is not None or IF_CHANGED.isdisjoint(request.headers.index):
+            return False
+        if self._bare is None:
+            self._bare = build_entry(self._settled, b"", trip.position)
+        entry = self._bare
+        if not_modified(request, entry) is None:
+            return False
+        now, kept = self._fetcher.clock(), self._body.kept
+        serve(
+            job,
+            serve_entry(self._rule, request, entry, job.fetch.cause, trip.status, now, stored=kept),
+        )
+        return True
 
     def _part_at_hand(self, job: Job) -> Part | None:
         """The part of a large body that a client wants, if that is in the file or about to come."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from edgeproxy.cache.flight import Flight, Flights
+from edgeproxy.cache.key import CREDENTIALS, sort_key, variant_key
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import (
     Again,
@@ -60,24 +61,32 @@ def carry_out(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, rule: Ca
 
 def _pass(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, settled: Pass, now: float) -> None:
     """Nobody else may have it."""
-    job = trip.job
+    job, by_credentials = trip.job, settled.reason == "authorization"
     if job.fetch.entry is not None and job.fetch.key is not None:
         if trip.status < 400 or trip.status in GONE:
             job.fetch.entry.end(now)
             job.visit.edge.store.changed(job.fetch.entry)
         else:
             job.fetch.entry.rest(now)
+
+    def release(other: Job) -> None:
+        if by_credentials and not other.authorized:
+            fetcher.apart(other)
+        else:
+            fetcher.alone(other)
+
     if flight is not None:
         fetcher.landed(flight)
         if settled.remember:
-            fetcher.flights.remember_pass(flight.key, now, settled.reason)
+            key = sort_key(flight.key, CREDENTIALS) if by_credentials else flight.key
+            fetcher.flights.remember_pass(key, now, settled.reason)
     if job.ranged and job.fetch.key is not None:  # the whole was asked for, only to be kept
         trip.abandon()
         fetcher.alone(job)
     else:
         relay(trip, settled.reason)
     if flight is not None:
-        Turns([other for other in flight.jobs if other is not job], fetcher.alone)
+        Turns([other for other in flight.jobs if other is not job], release)
 
 
 def _reuse(
@@ -105,7 +114,10 @@ def _reuse(
     def answer(one: Job) -> None:
         if not one.waits:
             return
-        if one.peer is None:
+        sort = variant_key(entry.names, one.visit.request.headers)
+        if sort != entry.variant and one is not job:
+            fetcher.apart(one, sort)
+        elif one.peer is None:
             serve(one, serve_entry(rule, one.visit.request, entry, cause, trip.status, now))
         elif shared:
             one.peer.hand(entry, now, asked=True)

@@ -30,6 +30,14 @@ def primary_key(rule: CacheRule, request: Request, query: bytes, ctx: Context) -
     return key
 
 
+CREDENTIALS = b"authorization"  # the sort of requests that show some
+
+
+def sort_key(key: bytes, sort: bytes) -> bytes:
+    """The key of a fetch for requests of one sort, as for one variant; no request has such a primary key."""
+    return b"%b|%b" % (key, sort)
+
+
 def location_of(key: bytes) -> Location:
     """Host, path and query that a primary key begins with."""
     parts = _parts(key)

@@ -46,8 +46,11 @@ class Store:
 
     def suits(self, request: Request) -> bool:
         """Would this request have got the same answer? (its selecting fields, RFC 9111 §4.1)"""
-        names = self.assessment.names
-        return not names or variant_key(names, request.headers) == self.variant
+        return not self.assessment.names or self.variant_of(request) == self.variant
+
+    def variant_of(self, request: Request) -> bytes:
+        """What tells this request's variant from others."""
+        return variant_key(self.assessment.names, request.headers)
 
 
 @record
