@@ -179,19 +179,14 @@ class Recording:
     def _is_held(self, job: Job) -> bool:
         """Tell a client that has this very answer so (RFC 9110 §13.2.2). The body comes all the same: for the
         cache."""
-        trip, request = self._trip, job.visit.request
+        request = job.visit.request
         if job.peer is not None or IF_CHANGED.isdisjoint(request.headers.index):
             return False
         if self._bare is None:
-            self._bare = build_entry(self._settled, b"", trip.position)
-        entry = self._bare
-        if not_modified(request, entry) is None:
+            self._bare = build_entry(self._settled, b"", self._trip.position)
+        if not_modified(request, self._bare) is None:
             return False
-        now, kept = self._fetcher.clock(), self._body.kept
-        serve(
-            job,
-            serve_entry(self._rule, request, entry, job.fetch.cause, trip.status, now, stored=kept),
-        )
+        self._serve_part(self._bare, job)
         return True
 
     def _part_at_hand(self, job: Job) -> Part | None:
