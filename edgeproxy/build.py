@@ -87,8 +87,8 @@ class Parts:
             config, shared, self.slot, slot, self.store, self.trusted, self.geo, self.upstreams, self.issuers
         )
         self.edge = routes.edge()
-        self.feeds += routes.feeds
-        self._listings = routes.listings
+        self.feeds += routes.policies.feeds
+        self._listings = routes.policies.listings
         if previous is not None and slot == 0:
             _warn_of_moves(previous.config, config)
         self.sinks = self._build_sinks(previous) if logs else []

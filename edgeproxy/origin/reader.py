@@ -1,6 +1,6 @@
 """Reads responses of one connection: bytes in, calls on a sink out. No transport, no clock.
 
-Rule 1: what llhttp lets pass but RFC 9112 does not is refused here (reliability A24-A26).
+Rule 1: what llhttp lets pass but RFC 9112 does not is refused: see `framing` (reliability A24-A26).
 Rule 2: nothing after a response may be read as the next one: leftovers make it `unclean`.
 
 llhttp only frames heads and chunks. The rest of a counted or EOF-delimited body goes to the sink as
@@ -10,14 +10,13 @@ it was read from the socket, without another copy. A head that is known by its b
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 
 import httptools
 
 from edgeproxy.errors import origin_error
-from edgeproxy.http.framing import persists
 from edgeproxy.http.message import Field, Headers, index_fields
+from edgeproxy.origin.framing import body_length, goes_on, idle_patience, stated_length, stays_open
 from edgeproxy.origin.heads import Head, Heads
 from edgeproxy.origin.sink import NOBODY, ResponseSink
 
@@ -25,8 +24,6 @@ MAX_HEAD = 64 * 1024  # bytes of a head, or of a trailer section
 MAX_FIELDS = 256
 MAX_INTERIM = 10  # 1xx responses before the final one
 
-_TIMEOUT = re.compile(rb"(?:^|,)\s*timeout\s*=\s*([0-9]{1,9})\b", re.IGNORECASE)
-_MARGIN = 0.8  # of the time that an origin says it keeps idle connections
 _EMPTY_LINE = b"\r\n\r\n"
 _UNTIL_EOF = -1
 _FRAMED = 0  # llhttp sees every byte
@@ -131,7 +128,7 @@ class ResponseReader:
             self._switch(data[upgrade.args[0] :])
         if self.complete:
             if not self.unclean:
-                self._check_tail(data)
+                self._check_end(data)
         elif self.in_head:
             if self._unread > MAX_HEAD:
                 raise origin_error("http_response_header_section_size", "the head has no end")
@@ -186,18 +183,11 @@ class ResponseReader:
         self._unread = 0
         self.on_switch(Headers(self._fields), rest)
 
-    def _check_tail(self, data: bytes) -> None:
-        """llhttp skips line ends behind a response in silence; we hold them against the origin."""
+    def _check_end(self, data: bytes) -> None:
         if len(self._fields) > MAX_FIELDS:
             raise origin_error("http_response_header_section_size", "the trailer section has too many fields")
-        if self._length and not self._for_head:
-            body = self._body or b""
-            # of a body of line ends alone nobody can tell whether more of them follow
-            self.unclean = not body.strip(b"\r\n") or not data.endswith(body)
-        elif len(data) >= 4:
-            self.unclean = not data.endswith(b"\r\n\r\n") or data.endswith(b"\r\n\r\n\r\n")
-        else:  # the last bytes of the end came alone, perhaps with something behind them
-            self.unclean = not data.endswith(b"\n")
+        counted = self._length and not self._for_head
+        self.unclean = goes_on(data, self._body or b"" if counted else None)
 
     def _pass_on(self, data: bytes) -> None:
         """Body bytes that llhttp need not see."""
@@ -241,13 +231,16 @@ class ResponseReader:
         headers = Headers(fields, index_fields(fields))
         self.keep = self._parser.should_keep_alive()
         if not self.keep or b"connection" in headers.index or b"proxy-connection" in headers.index:
-            self._check_version(headers)
+            version = self._parser.get_http_version()
+            self.keep = stays_open(version, headers, keep=self.keep, for_head=self._for_head)
         if b"keep-alive" in headers.index:
-            self._take_hint(headers)
+            patience = idle_patience(headers)
+            self.patience = self.patience if patience is None else patience
         if self._for_head or status == 204 or status == 304:
             length = self._without_body(status, headers)
         else:
-            length = self._length = self._body_length(headers)
+            length, self._chunked = body_length(headers)
+            self._length = length
         self.in_head = False
         self._unread = 0
         self._fields = []
@@ -280,44 +273,15 @@ class ResponseReader:
         if self._sink is not None:
             self._sink.on_interim(status, fields)
 
-    def _check_version(self, headers: Headers) -> None:
-        version = self._parser.get_http_version()
-        if version == "1.1":
-            # llhttp cannot know that a response to HEAD without Content-Length ends here.
-            if self._for_head and b"close" not in (headers.get(b"connection") or b"").lower():
-                self.keep = True
-        elif version != "1.0":
-            raise origin_error("http_protocol_error", "the version is neither HTTP/1.1 nor HTTP/1.0")
-        elif b"transfer-encoding" in headers:
-            raise origin_error("http_protocol_error", "HTTP/1.0 has no Transfer-Encoding")
-        else:  # llhttp takes the first option, and Proxy-Connection
-            self.keep = self.keep and persists(headers.get(b"connection") or b"", http10=True)
-
-    def _take_hint(self, headers: Headers) -> None:
-        """`Keep-Alive: timeout=5`: after that the origin closes, perhaps under the next request."""
-        hint = _TIMEOUT.search(headers.get(b"keep-alive") or b"")
-        if hint is not None:
-            self.patience = int(hint[1]) * _MARGIN
-
     def _without_body(self, status: int, headers: Headers) -> int | None:
         """HEAD, 204 and 304 end with their head (RFC 9112 §6.3); returns the length that it says."""
         framed = b"transfer-encoding" in headers
-        length = headers.get(b"content-length")
+        length = stated_length(headers)
         if status == 204:
-            self.keep = self.keep and not framed and length in (None, b"0")
-        elif status != 304 and (framed or length is None or int(length) > 0):
+            self.keep = self.keep and not framed and not length
+        elif status != 304 and (framed or length != 0):
             self.complete = self._spent = True  # llhttp would wait for a body
-        return None if length is None else int(length)
-
-    def _body_length(self, headers: Headers) -> int | None:
-        coding = headers.get(b"transfer-encoding")
-        if coding is not None:
-            if coding.strip().lower() != b"chunked":
-                raise origin_error("http_protocol_error", "a transfer coding other than chunked")
-            self._chunked = True
-            return None
-        length = headers.get(b"content-length")
-        return None if length is None else int(length)
+        return length
 
 
 def _size(fields: list[Field]) -> int:

@@ -12,8 +12,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy import __version__
 from edgeproxy.admin import ADMIN_SERVICE
-from edgeproxy.admin.app import MAX_BODY, AdminState, admin_app
+from edgeproxy.admin.app import AdminState, admin_app
 from edgeproxy.admin.explain import Explanation, Told
+from edgeproxy.admin.parameters import MAX_BODY
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.purge import apply_purges
 from edgeproxy.errors import RequestError
