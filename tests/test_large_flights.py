@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,26 @@ class Download:
             await peer.send(b"%x\r\n%b\r\n" % (len(piece), piece) if self._framing == "chunked" else piece)
 
 
+@asynccontextmanager
+async def one_edge(
+    download: Download, folder: Path, door: str, *, size: str = "16MiB", more: str = ""
+) -> AsyncGenerator[Running]:
+    async with (
+        ScriptedOrigin(download.script) as origin,
+        running(config(origin.url, folder, size=size, more=more), folder, door) as edge,
+    ):
+        yield edge
+
+
+@asynccontextmanager
+async def two_workers(download: Download, folder: Path) -> AsyncGenerator[list[Running]]:
+    async with (
+        ScriptedOrigin(download.script) as origin,
+        running_workers(config(origin.url, folder, workers=2), folder, 2) as workers,
+    ):
+        yield workers
+
+
 async def begun(edge: Running, *fields: str) -> Client:
     """A client that asked, and has the head of its answer."""
     client = await edge.client()
@@ -125,10 +146,7 @@ async def kept(edge: Running) -> Entry:
 
 async def test_who_comes_while_it_is_written_reads_along(tmp_path: Path, door: str, framing: str) -> None:
     download = Download(framing)
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         early = [asyncio.create_task(edge.ask("/a")) for _ in range(5)]
         await download.half.wait()
         await until(lambda: files(tmp_path, "*.part"))
@@ -149,10 +167,7 @@ async def test_who_comes_while_it_is_written_reads_along(tmp_path: Path, door: s
 async def test_who_comes_between_the_end_and_the_store_reads_along_too(tmp_path: Path, door: str) -> None:
     download = Download("counted")
     download.may.set()
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         held = asyncio.Event()
         loop = asyncio.get_running_loop()
         large(edge).thread.submit(lambda: asyncio.run_coroutine_threadsafe(held.wait(), loop).result(5))
@@ -166,10 +181,7 @@ async def test_who_comes_between_the_end_and_the_store_reads_along_too(tmp_path:
 
 async def test_its_first_client_may_leave(tmp_path: Path, door: str) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         first = await begun(edge)
         await download.half.wait()
         late = asyncio.create_task(edge.ask("/a"))
@@ -186,10 +198,7 @@ async def test_without_clients_it_goes_on_only_when_its_end_is_known(
     tmp_path: Path, door: str, framing: str, goes_on: bool
 ) -> None:
     download = Download(framing)
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         client = await begun(edge)
         await download.half.wait()
         client.writer.transport.abort()
@@ -206,10 +215,7 @@ async def test_when_the_origin_breaks_off_nobody_takes_it_for_whole(
     tmp_path: Path, door: str, framing: str
 ) -> None:
     download = Download(framing)
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         early, waits = asyncio.create_task(edge.ask("/a")), await begun(edge)
         await download.half.wait()
         await until(lambda: files(tmp_path, "*.part"))
@@ -229,10 +235,7 @@ async def test_when_the_origin_breaks_off_nobody_takes_it_for_whole(
 
 async def test_a_purge_meanwhile_is_about_it_too(tmp_path: Path, door: str, framing: str) -> None:
     download = Download(framing, lambda number: BODY if number == 1 else BODY[::-1])
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         early = asyncio.create_task(edge.ask("/a"))
         await download.half.wait()
         edge.worker.shared.purge_log.append(PurgeKind.URL, b"example.com/a")
@@ -251,10 +254,7 @@ async def test_a_disk_that_is_too_slow_costs_the_file_and_no_byte(
     tmp_path: Path, door: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         early = asyncio.create_task(edge.ask("/a"))
         await download.half.wait()
         await until(lambda: files(tmp_path, "*.part") and not large(edge).behind)
@@ -278,10 +278,7 @@ async def test_a_disk_that_is_too_slow_costs_the_file_and_no_byte(
 async def test_a_body_without_end_is_not_kept_but_passed_on(tmp_path: Path, door: str) -> None:
     download = Download("chunked")
     download.may.set()
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path, size="4MiB"), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door, size="4MiB") as edge:
         assert (await edge.ask("/a")).body == BODY
         await until(lambda: not files(tmp_path))
         assert len(edge.worker.parts.store) == 0
@@ -292,10 +289,7 @@ async def test_a_body_of_unknown_length_grows_step_by_step(
 ) -> None:
     monkeypatch.setattr("edgeproxy.spool.FIRST", 100_000)
     download = Download("chunked")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, "native") as edge,
-    ):
+    async with one_edge(download, tmp_path, "native") as edge:
         early = asyncio.create_task(edge.ask("/a"))
         await download.half.wait()
         await until(lambda: [one for one in files(tmp_path) if one.stat().st_size >= HALF])
@@ -345,10 +339,7 @@ async def test_a_part_that_comes_soon_is_had_from_the_fetch_of_the_whole(
     download = Download("counted")
     first, last = asked.removeprefix("bytes=").split("-")
     start, end = int(first), int(last or SIZE - 1) + 1
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         client = await edge.client()
         asking = asyncio.create_task(client.ask("/a", f"Range: {asked}"))
         if end < HALF:
@@ -380,10 +371,7 @@ async def test_a_part_of_what_is_being_written_is_had_from_the_file_when_it_is_n
     tmp_path: Path, door: str, fields: tuple[str, ...], near: bool
 ) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         whole = asyncio.create_task(edge.ask("/a"))
         await until(lambda: [body for body in bodies_of(edge) if body.start == HALF])
         asking = asyncio.create_task(edge.ask("/a", *fields))
@@ -405,10 +393,7 @@ async def test_a_part_of_what_is_being_written_is_had_from_the_file_when_it_is_n
 
 async def test_a_part_breaks_off_with_the_whole(tmp_path: Path, door: str) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running(config(origin.url, tmp_path), tmp_path, door) as edge,
-    ):
+    async with one_edge(download, tmp_path, door) as edge:
         asking = asyncio.create_task(edge.ask("/a", "Range: bytes=9-"))
         await download.half.wait()
         download.cut = True
@@ -427,10 +412,7 @@ async def together(*asked: asyncio.Task[Answer]) -> list[bool]:
 
 async def test_workers_share_one_fetch_and_one_file(tmp_path: Path, framing: str) -> None:
     download = Download(framing)
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running_workers(config(origin.url, tmp_path, workers=2), tmp_path, 2) as (one, two),
-    ):
+    async with two_workers(download, tmp_path) as (one, two):
         early = [asyncio.create_task(edge.ask("/a")) for edge in (one, two) for _ in range(3)]
         await download.half.wait()
         await until(lambda: files(tmp_path, "*.part"))
@@ -447,10 +429,7 @@ async def test_workers_share_one_fetch_and_one_file(tmp_path: Path, framing: str
 
 async def test_a_slow_client_of_another_worker_holds_up_nobody(tmp_path: Path) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running_workers(config(origin.url, tmp_path, workers=2), tmp_path, 2) as (one, two),
-    ):
+    async with two_workers(download, tmp_path) as (one, two):
         first = asyncio.create_task(one.ask("/a"))
         await download.half.wait()
         slow = await begun(two)
@@ -465,10 +444,7 @@ async def test_a_slow_client_of_another_worker_holds_up_nobody(tmp_path: Path) -
 
 async def test_a_part_is_had_from_the_fetch_of_another_worker(tmp_path: Path) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running_workers(config(origin.url, tmp_path, workers=2), tmp_path, 2) as (one, two),
-    ):
+    async with two_workers(download, tmp_path) as (one, two):
         whole = asyncio.create_task(one.ask("/a"))
         await download.half.wait()
         part = await two.ask("/a", "Range: bytes=100-199")
@@ -480,10 +456,7 @@ async def test_a_part_is_had_from_the_fetch_of_another_worker(tmp_path: Path) ->
 
 async def test_a_fetch_that_takes_long_is_not_begun_again(tmp_path: Path) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running_workers(config(origin.url, tmp_path, workers=2), tmp_path, 2) as (one, two),
-    ):
+    async with two_workers(download, tmp_path) as (one, two):
         first = asyncio.create_task(one.ask("/a"))
         await download.half.wait()
         later = steady() + LONGEST - 1
@@ -499,10 +472,7 @@ async def test_a_fetch_that_takes_long_is_not_begun_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize("how", ["origin breaks off", "worker dies"])
 async def test_clients_of_another_worker_see_it_broken_too(tmp_path: Path, how: str) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running_workers(config(origin.url, tmp_path, workers=2), tmp_path, 2) as (one, two),
-    ):
+    async with two_workers(download, tmp_path) as (one, two):
         first = asyncio.create_task(one.ask("/a"))
         await download.half.wait()
         far = asyncio.create_task(two.ask("/a"))
@@ -536,10 +506,7 @@ async def test_a_worker_that_reads_along_makes_the_origin_wait_for_the_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running_workers(config(origin.url, tmp_path, workers=2), tmp_path, 2) as (one, two),
-    ):
+    async with two_workers(download, tmp_path) as (one, two):
         first = asyncio.create_task(one.ask("/a"))
         await download.half.wait()
         far = asyncio.create_task(two.ask("/a"))
@@ -561,10 +528,7 @@ async def test_a_file_that_cannot_be_read_by_another_worker_costs_it_the_sharing
     tmp_path: Path,
 ) -> None:
     download = Download("counted")
-    async with (
-        ScriptedOrigin(download.script) as origin,
-        running_workers(config(origin.url, tmp_path, workers=2), tmp_path, 2) as (one, two),
-    ):
+    async with two_workers(download, tmp_path) as (one, two):
         large(two).folder = str(tmp_path / "elsewhere")
         first = asyncio.create_task(one.ask("/a"))
         await download.half.wait()

@@ -7,23 +7,13 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
 
 import pytest
 
 from edgeproxy.mutexes import Mutexes
+from tests.helpers.processes import fork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has robust ones")
-
-
-def fork(work: Callable[[], None]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        try:
-            work()
-        finally:
-            os._exit(0)
-    return pid
 
 
 def test_increments_of_several_processes_are_never_lost() -> None:

@@ -8,8 +8,6 @@ import signal
 import socket
 from collections.abc import Mapping
 
-import uvicorn
-
 from edgeproxy.admin.app import AdminState, admin_app
 from edgeproxy.admin.explain import Explanation, Told
 from edgeproxy.build import Parts
@@ -20,7 +18,7 @@ from edgeproxy.explain import explain_running
 from edgeproxy.feeds.revocations import revoke
 from edgeproxy.origin.health import HealthProber
 from edgeproxy.origins import origins_report
-from edgeproxy.server.worker import EdgeServer, run_loop, stop_when_told
+from edgeproxy.server.worker import EdgeServer, run_loop, server_settings, stop_when_told
 from edgeproxy.shared import Shared
 
 logger = logging.getLogger("edgeproxy.control")
@@ -127,19 +125,7 @@ def run_control(shared: Shared, slot: int, sockets: list[socket.socket], lifelin
 async def _serve(shared: Shared, slot: int, sockets: list[socket.socket], lifeline: int) -> int:
     control = Control(shared, slot)
     control.start()
-    server = EdgeServer(
-        uvicorn.Config(
-            control.app,
-            ws="none",
-            lifespan="off",
-            proxy_headers=False,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=3,
-        ),
-        None,
-    )
+    server = EdgeServer(server_settings(control.app, timeout_graceful_shutdown=3), None)
     stop_when_told(server, lifeline)
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGHUP, control.reload)

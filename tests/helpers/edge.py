@@ -8,13 +8,12 @@ from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from edgeproxy.app import EdgeApp
 from edgeproxy.server.protocol import EdgeProtocol
-from edgeproxy.server.worker import Worker
+from edgeproxy.server.worker import Worker, server_settings
 from edgeproxy.shared import Shared
 
 PATIENCE = 20.0  # seconds anything here may take; on a busy machine all of it is slow
@@ -146,10 +145,7 @@ async def serving(worker: Worker, door: str) -> AsyncGenerator[Running]:
     """A worker behind one of the doors, and its socket for the others."""
     await worker.start()
     protocol = EdgeProtocol if door == "native" else HttpToolsProtocol
-    settings = uvicorn.Config(
-        EdgeApp(worker=worker), http=protocol, ws="none", lifespan="off", proxy_headers=False,
-        log_config=None, access_log=False, server_header=False, date_header=False,
-    )  # fmt: skip
+    settings = server_settings(EdgeApp(worker=worker), http=protocol, date_header=False)
     settings.load()
     state = ServerState()
     # uvicorn's protocols without its server, which looks ten times a second whether it is to end
