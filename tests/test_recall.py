@@ -21,7 +21,7 @@ from tests.helpers.requests import NOW, request
 class Mark:
     """Leaves its number wherever a policy may leave something; counts how often it was asked."""
 
-    fails_open = False
+    fails_open: bool = False
 
     def __init__(self, number: int, *, repeatable: bool, does: Callable[[Context], Response | None]) -> None:
         self.name = f"mark{number}"
@@ -145,18 +145,19 @@ def test_outside_of_its_window_it_is_asked_again(wall: float, asked: int) -> Non
     assert mark.asked == asked
 
 
-@pytest.mark.parametrize("how", ["answers", "spoils", "raises"])
+@pytest.mark.parametrize("how", ["answers", "spoils", "raises", "raises and fails open"])
 def test_what_may_be_different_next_time_is_asked_every_time(how: str) -> None:
     def does(ctx: Context) -> Response | None:
         if how == "answers":
             return response(403, [])
-        if how == "raises":
+        if how.startswith("raises"):
             raise ValueError("broken")
         if ctx.recorder is not None:
             ctx.recorder.spoil()
         return None
 
     mark = Mark(1, repeatable=True, does=does)
+    mark.fails_open = how.endswith("open")
     one = visit(mark)
     for _ in range(RECORD_EVERY * 2):
         run(one)

@@ -66,6 +66,15 @@ def test_what_is_no_longer_remembered_raises_the_floor() -> None:
     assert clocks.covers(entry(b"h/4", position=2)) is Purged.HARD
 
 
+def test_a_prefix_counts_although_another_of_its_length_is_forgotten() -> None:
+    clocks = PurgeClocks(most=1)
+    for number in (1, 2):
+        clocks.record(Purge(PurgeKind.PREFIX, b"h/%d" % number, False, number))
+    assert clocks.covers(entry(b"h/2", position=1)) is Purged.HARD
+    clocks.record(Purge(PurgeKind.HOST, b"other", False, 3))
+    assert clocks._lengths == {}
+
+
 def test_names_are_bounded_in_bytes_too() -> None:
     clocks = PurgeClocks(most_bytes=1000)
     for number in range(10):

@@ -38,14 +38,17 @@ BASE = {
 
 
 def stored(
-    control: str = "max-age=60", values: dict[str, str] | None = None, asked: dict[str, str] | None = None
+    control: str = "max-age=60",
+    values: dict[str, str] | None = None,
+    asked: dict[str, str] | None = None,
+    status: int = 200,
 ):
     """A store that holds /a, and the entry."""
     store = MemoryStore(10**6)
     wish = request("/a", asked)
     key = primary_key(RULE, wish, b"", context())
     answer = headers({**BASE, "Cache-Control": control, **(values or {})})
-    verdict = settle(RULE, wish, Fetch(Cause.URI_MISS, key), 200, answer, NOW, NOW)
+    verdict = settle(RULE, wish, Fetch(Cause.URI_MISS, key), status, answer, NOW, NOW)
     assert isinstance(verdict, Store)
     entry = build_entry(verdict, b"body", 0)
     assert store.put(entry)
@@ -252,6 +255,16 @@ def test_preconditions_of_clients(values: dict[str, str], status: int) -> None:
         assert decision.response.body == b""
         assert b"content-length" not in decision.response.names
         assert b"etag" in decision.response.names
+
+
+@pytest.mark.parametrize(
+    "values", [{"If-None-Match": '"v1"'}, {"If-Modified-Since": "Fri, 01 Jan 2027 08:00:00 GMT"}]
+)
+def test_a_precondition_is_about_what_would_be_200_only(values: dict[str, str]) -> None:
+    """RFC 9110 §13.2.1: an error is no representation that the client could hold."""
+    decision = ask(stored(status=404)[0], values)
+    assert isinstance(decision, Serve)
+    assert decision.response.status == 404
 
 
 def test_an_answer_to_a_precondition_is_for_the_same_validator_and_second_only() -> None:

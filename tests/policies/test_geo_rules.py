@@ -262,6 +262,36 @@ def test_private_addresses_are_known_without_any_database(address: str, private:
     assert GeoDatabase([]).place(address).private is private
 
 
+class OneRecord:
+    """A database with one record for every address."""
+
+    ip_version, node_count, build_epoch = 6, 1, 0
+
+    def __init__(self, record: object) -> None:
+        self._record = record
+
+    def metadata(self) -> OneRecord:
+        return self
+
+    def get_with_prefix_len(self, ip_address: object, /) -> tuple[object, int]:
+        return self._record, 8
+
+
+@pytest.mark.parametrize(
+    ("address", "record", "private"),
+    [
+        ("10.1.2.3", {"autonomous_system_number": 64512}, True),
+        ("10.1.2.3", {"country_code": "DE"}, False),
+        ("8.8.8.8", {"autonomous_system_number": 64512}, False),
+    ],
+)
+def test_a_private_address_is_private_unless_a_database_has_a_country_for_it(
+    address: str, record: object, private: bool
+) -> None:
+    place = GeoDatabase([OneRecord(record)]).place(address)
+    assert (place.private, place == NOWHERE) == (private, False)
+
+
 ASN = "autonomous_system_number"
 
 

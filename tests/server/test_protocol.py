@@ -128,6 +128,7 @@ async def test_bad_requests_get_their_status_and_nothing_more(
     assert answer.status in (status if isinstance(status, tuple) else (status,))
     assert answer["connection"] == "close"
     assert answer["cache-control"] == "no-store"
+    assert answer["content-type"] == "application/problem+json"
     assert await client.closed() == b""
     assert not any(b"GET" in head for head in origin.heads)
     assert len(edge.worker.hall.edge.store) == 0
