@@ -74,6 +74,22 @@ def test_it_is_one_count_for_all_processes() -> None:
     table.close()
 
 
+def test_whatever_happens_in_a_set_its_lock_is_given_back(table: InFlightTable) -> None:
+    held: list[int] = []
+    table._lock, table._unlock = held.append, held.remove
+    for number in range(17):  # the last one finds no room
+        table.enter(key(number), 0, 1)
+        assert held == []
+    for done in (
+        lambda: table.enter(key(0), 1, 1),  # not let in
+        lambda: table.leave(key(0), 0),
+        lambda: table.leave(key(99), 0),
+        lambda: table.forget(0),
+    ):
+        done()
+        assert held == []
+
+
 def test_what_a_dead_worker_held_is_given_back() -> None:
     shared = Shared(Path(), 1)
     table = shared.in_flight
