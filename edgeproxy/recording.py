@@ -16,7 +16,7 @@ from edgeproxy.cache.flight import Flight
 from edgeproxy.cache.lookup import hit
 from edgeproxy.cache.ranges import Part, only_part
 from edgeproxy.cache.rule import CacheRule
-from edgeproxy.cache.settle import Store, build_entry, serve_entry, tells_all
+from edgeproxy.cache.settle import Keep, build_entry, serve_entry, tells_all
 from edgeproxy.compress import Brake, PressedBody
 from edgeproxy.errors import OriginError
 from edgeproxy.http.answer_head import AnswerHead
@@ -31,7 +31,7 @@ from edgeproxy.turns import Turns
 NEAR = 256 * 1024  # bytes before a part that a client waits for, rather than that the origin is asked for it
 
 
-class Recorder(Protocol):
+class Keeping(Protocol):
     """What a recording asks of the fetcher."""
 
     uses: Uses
@@ -60,7 +60,7 @@ class Recording:
     )
 
     def __init__(
-        self, fetcher: Recorder, trip: Trip, rule: CacheRule, settled: Store, flight: Flight[Job]
+        self, fetcher: Keeping, trip: Trip, rule: CacheRule, settled: Keep, flight: Flight[Job]
     ) -> None:
         connection = trip.connection
         assert connection is not None  # noqa: S101 - its head came this moment

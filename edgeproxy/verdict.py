@@ -12,9 +12,9 @@ from edgeproxy.cache.key import CREDENTIALS, sort_key, variant_key
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import (
     Again,
+    Keep,
     Pass,
     Revalidated,
-    Store,
     UseStale,
     on_failure,
     serve_entry,
@@ -25,7 +25,7 @@ from edgeproxy.compress import prepare
 from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError
 from edgeproxy.job import Job, refuse, relay, serve
-from edgeproxy.recording import Recorder, Recording
+from edgeproxy.recording import Keeping, Recording
 from edgeproxy.side_effects import update_by_head
 from edgeproxy.trip import Trip
 from edgeproxy.turns import Turns
@@ -33,7 +33,7 @@ from edgeproxy.turns import Turns
 GONE = (404, 410)  # such an answer says that what is stored is out of date, other errors do not
 
 
-class Leading(Recorder, Protocol):
+class Leading(Keeping, Protocol):
     """What carrying out asks of the fetcher."""
 
     flights: Flights[Job]
@@ -49,7 +49,7 @@ def carry_out(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, rule: Ca
     if request.method == b"HEAD":
         update_by_head(trip, rule, now)
     settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
-    if isinstance(settled, Store):
+    if isinstance(settled, Keep):
         Recording(fetcher, trip, rule, settled, flight or Flight[Job].of(job.fetch.key or b"", job)).begin()
     elif isinstance(settled, Pass):
         _pass(fetcher, trip, flight, settled, now)

@@ -22,7 +22,7 @@ COOKIES = frozenset({b"set-cookie"})  # of one client, whoever validated for all
 
 
 @record
-class Store:
+class Keep:
     """Record the body and store it when it is whole."""
 
     key: bytes
@@ -80,7 +80,7 @@ class UseStale:
     entry: Entry
 
 
-Settled = Store | Pass | Revalidated | UseStale | Again
+Settled = Keep | Pass | Revalidated | UseStale | Again
 
 
 def settle(
@@ -118,7 +118,7 @@ def settle(
     tags = response_tags(request, headers, rule.tag_fields)
     if tags is None:
         return Pass("too-many-tags")
-    return Store(
+    return Keep(
         fetch.key,
         location_of(fetch.key),
         verdict,
@@ -164,7 +164,7 @@ def on_failure(entry: Entry, now: float) -> bool:
     return now < entry.fresh_until or (now < entry.error_until and not entry.never_stale)
 
 
-def build_entry(settled: Store, body: bytes, position: int, file: BodyFile | None = None) -> Entry:
+def build_entry(settled: Keep, body: bytes, position: int, file: BodyFile | None = None) -> Entry:
     """The entry of a response that arrived whole; `file` is where its body lies, when not in memory."""
     return _entry(
         settled.key,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeproxy.cache.account import filled, held
-from edgeproxy.cache.settle import Store, build_entry, settle
+from edgeproxy.cache.settle import Keep, build_entry, settle
 from edgeproxy.decision import Cause, Fetch
 from tests.helpers.requests import NOW, headers, request, rule
 
@@ -30,7 +30,7 @@ DATE = {"Date": "Fri, 15 Jan 2027 08:00:00 GMT"}
 def test_what_is_held(control: str, at: float, said: str) -> None:
     answer = headers({**DATE, "Cache-Control": control, "ETag": '"a"', "Vary": "B, A"})
     verdict = settle(rule(), request(), Fetch(Cause.URI_MISS, b"h1:h2:/a0:"), 200, answer, NOW, NOW)
-    assert isinstance(verdict, Store)
+    assert isinstance(verdict, Keep)
     assert held(rule(), build_entry(verdict, b"", 0), NOW + at) == f"{said}, chosen by a, b"
 
 

@@ -19,8 +19,8 @@ from edgeproxy.cache.lookup import lookup
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.settle import (
     Again,
+    Keep,
     Revalidated,
-    Store,
     UseStale,
     build_entry,
     head_update,
@@ -182,7 +182,7 @@ class Real:
             return _answer("validated", serve_entry(RULE, wish, settled.entry, fetch.cause, 304, then))
         if isinstance(settled, UseStale):
             return _answer("instead", serve_entry(RULE, wish, entry, Cause.STALE_ERROR, 502, then))  # type: ignore[arg-type]
-        if isinstance(settled, Store):
+        if isinstance(settled, Keep):
             self.store.put(build_entry(settled, reply.body.encode(), 0))
         elif (
             entry is not None and fetch.key is not None and (reply.status < 400 or reply.status in (404, 410))

@@ -14,9 +14,9 @@ from edgeproxy.cache.lookup import lookup
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.settle import (
     Again,
+    Keep,
     Pass,
     Revalidated,
-    Store,
     UseStale,
     build_entry,
     on_failure,
@@ -49,7 +49,7 @@ def stored(
     key = primary_key(RULE, wish, b"", context())
     answer = headers({**BASE, "Cache-Control": control, **(values or {})})
     verdict = settle(RULE, wish, Fetch(Cause.URI_MISS, key), status, answer, NOW, NOW)
-    assert isinstance(verdict, Store)
+    assert isinstance(verdict, Keep)
     entry = build_entry(verdict, b"body", 0)
     assert store.put(entry)
     return store, entry
@@ -294,7 +294,7 @@ def test_without_last_modified_the_date_counts_however_its_name_is_spelled() -> 
     wish = request("/a")
     answer = headers({"date": BASE["Date"], "cache-control": "max-age=60"})
     verdict = settle(RULE, wish, Fetch(Cause.URI_MISS, KEY), 200, answer, NOW, NOW)
-    assert isinstance(verdict, Store)
+    assert isinstance(verdict, Keep)
     store = MemoryStore(10**6)
     assert store.put(build_entry(verdict, b"body", 0))
     decision = ask(store, {"If-Modified-Since": BASE["Date"]})
@@ -424,7 +424,7 @@ def test_unsafe_methods_invalidate(
 def test_a_follower_with_other_selecting_fields_is_not_served_this_answer() -> None:
     answer = headers({**BASE, "Cache-Control": "max-age=60", "Vary": "X-A"})
     settled = settle(RULE, request("/a", {"X-A": "1"}), Fetch(Cause.URI_MISS, KEY), 200, answer, NOW, NOW)
-    assert isinstance(settled, Store)
+    assert isinstance(settled, Keep)
     assert settled.suits(request("/a", {"X-A": "1"}))
     assert not settled.suits(request("/a", {"X-A": "2"}))
 
