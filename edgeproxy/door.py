@@ -17,6 +17,8 @@ from edgeproxy.record import record
 if TYPE_CHECKING:
     import asyncio
 
+Piece = bytes | memoryview
+"""Some of a request's body; a view where a copy would be large."""
 PAUSE_AT = 64 * 1024  # bytes of an unread request body before the client is paused
 
 
@@ -133,14 +135,14 @@ class RequestBody:
 
     def __init__(self, length: int | None, pause: Callable[[], None], resume: Callable[[], None]) -> None:
         self.length = length  # bytes, None when chunked
-        self.buffered: list[bytes] = []
+        self.buffered: list[Piece] = []
         self.held = 0
         self.complete = False
         self.trailers: list[Field] = []  # fields behind it, known when it is complete
         self.wanted: Callable[[], None] | None = None
         self._pause, self._resume = pause, resume
         self.paused = False  # whoever gets it has enough for now
-        self._on_data: Callable[[bytes], None] | None = None
+        self._on_data: Callable[[Piece], None] | None = None
         self._on_end: Callable[[], None] | None = None
 
     @property
@@ -148,7 +150,12 @@ class RequestBody:
         """Nobody attached yet: the request can still be sent elsewhere."""
         return self._on_data is None
 
-    def feed(self, data: bytes) -> None:
+    @property
+    def ignored(self) -> bool:
+        """Does nobody want the rest?"""
+        return self._on_data is _ignore
+
+    def feed(self, data: Piece) -> None:
         """Bytes from the client."""
         if self._on_data is not None:
             self._on_data(data)
@@ -158,7 +165,7 @@ class RequestBody:
         if self.held > PAUSE_AT:
             self.pause()
 
-    def arrived(self, data: bytes) -> None:
+    def arrived(self, data: Piece) -> None:
         """It is here whole, before anybody asked for it."""
         self.buffered.append(data)
         self.held = len(data)
@@ -170,7 +177,7 @@ class RequestBody:
         if self._on_end is not None:
             self._on_end()
 
-    def attach(self, on_data: Callable[[bytes], None], on_end: Callable[[], None]) -> None:
+    def attach(self, on_data: Callable[[Piece], None], on_end: Callable[[], None]) -> None:
         """Pass on what came and what comes."""
         self._on_data = on_data
         if self.wanted is not None:
@@ -201,5 +208,5 @@ class RequestBody:
             self._resume()
 
 
-def _ignore(data: bytes) -> None:
+def _ignore(data: Piece) -> None:
     """What is left of a body that nobody wants."""

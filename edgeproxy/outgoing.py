@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from edgeproxy.cache.key import only_keyed
-from edgeproxy.door import RequestBody
+from edgeproxy.door import Piece, RequestBody
 from edgeproxy.http.message import Field
 from edgeproxy.http.wire import render_fields
 from edgeproxy.origin.connection import OriginConnection
@@ -85,7 +85,7 @@ def stream(job: Job, body: RequestBody, connection: OriginConnection) -> None:
         body.attach(connection.write, lambda: connection.finish(trailers()))
         return
 
-    def write(data: bytes) -> None:
+    def write(data: Piece) -> None:
         connection.write(b"%x\r\n%b\r\n" % (len(data), data))
 
     def finish() -> None:

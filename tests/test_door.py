@@ -13,7 +13,7 @@ class Watched:
         self.body = RequestBody(None, lambda: self.said.append("pause"), lambda: self.said.append("resume"))
 
     def attach(self) -> None:
-        self.body.attach(lambda data: self.said.append(data.decode()), lambda: self.said.append("end"))
+        self.body.attach(lambda data: self.said.append(bytes(data).decode()), lambda: self.said.append("end"))
 
 
 def test_what_came_before_and_after_is_passed_on_in_order() -> None:

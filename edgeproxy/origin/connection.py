@@ -119,7 +119,7 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
             head, self._head = self._head, b""
             self._transport.write(head)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Write a part of the request body, framed by the caller."""
         if self.closed:
             return

@@ -89,9 +89,9 @@ class Http2Stream(OriginConnection):
         if has_body and self._link.blocked:
             self.throttle()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if self.number:
-            self._held.append(data)
+            self._held.append(bytes(data))
             self._link.pump(self)
             self.throttle()
 

@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any
 
 from edgeproxy.clock import steady, wall
+from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.replies import render_problem
 from edgeproxy.server.exchange import Exchange
@@ -40,6 +41,17 @@ class Ending(RequestReader):
         self.closing = True
         self.at_rest = False
         self.transport.close()
+
+    def _skip(self, body: RequestBody, keep_alive: bool) -> None:
+        """The answer came before the body ended. Of a counted one the rest is read and ignored where that is
+        little, so that the connection stays; the next request is what follows it."""
+        body.detach()
+        little = body.length is not None and self.body_left <= DRAIN_CAP
+        if keep_alive and little and not (self.closing or self.flow.write_paused):
+            self.deadline = steady() + self.limits.body_gap
+            self.flow.resume_reading()
+        else:
+            self._close_or_drain()
 
     def _close_or_drain(self) -> None:
         """The answer came before the body ended: swallow a little of it, so that the client can read
@@ -124,10 +136,14 @@ class Ending(RequestReader):
                 self.unsent, self.deadline = left, steady() + self.limits.send_gap
             else:
                 self.transport.abort()
-        elif self.draining or self.closing or not (self.in_head or self.receiving or self.proxied):
+        elif self.draining or self.closing or not (self.in_head or self._wanted() or self.proxied):
             self.transport.close()
         else:
             self._reject(RequestError(408, "timeout", "The request did not arrive in time."))
+
+    def _wanted(self) -> bool:
+        """Is a body coming that somebody waits for?"""
+        return self.receiving is not None and not self.receiving.ignored
 
     def shutdown(self) -> None:
         """Drain: idle connections get a moment for a request already on its way, then close."""

@@ -60,8 +60,8 @@ class Intake(HttpToolsProtocol):
         """It has no body, and it is its turn."""
         raise NotImplementedError
 
-    def _receive(self, visit: Visit, length: int, data: bytes) -> None:
-        """Its body has `length` bytes and begins with `data`, and it is its turn."""
+    def _receive(self, visit: Visit, length: int, data: bytes, begin: int) -> None:
+        """Its body has `length` bytes, of which `data` has the first from `begin` on, and it is its turn."""
         raise NotImplementedError
 
     def _body_complete(self) -> None:

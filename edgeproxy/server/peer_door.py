@@ -15,7 +15,7 @@ from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady, wall
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Fetch
-from edgeproxy.door import RequestBody
+from edgeproxy.door import Piece, RequestBody
 from edgeproxy.holdings import MOST, answered
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.framing import Framing
@@ -96,7 +96,7 @@ class PeerProtocol(EdgeProtocol):
     def _asked(self, exchange: PeerExchange) -> None:
         body = exchange.body = self.receiving = RequestBody(None, _nothing, _nothing)
         self.body_left = MOST
-        question: list[bytes] = []
+        question: list[Piece] = []
         body.attach(question.append, lambda: exchange.tell(answered(self.hall, b"".join(question))))
 
     def _count(self, exchange: Exchange, ending: str, now: float) -> None:

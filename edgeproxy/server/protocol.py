@@ -187,11 +187,11 @@ class EdgeProtocol(Ending):
         if exchange.body is None or self._admit_body(exchange, exchange.body):
             hall.act(visit, exchange.ctx, decision, exchange)
 
-    def _receive(self, visit: Visit, length: int, data: bytes) -> None:
+    def _receive(self, visit: Visit, length: int, data: bytes, begin: int) -> None:
         body = RequestBody(length, self._hold_body, self._take_body)
         exchange = Exchange(self, visit.request, body, keep_alive=True, http10=False)
-        if len(data) == length:
-            body.arrived(data)
+        if len(data) - begin == length:
+            body.arrived(data[begin:] if length <= JOIN_BELOW else memoryview(data)[begin:])
             self._take_turn(exchange, visit)
             return
         self.receiving = body
@@ -199,7 +199,7 @@ class EdgeProtocol(Ending):
         self._take_turn(exchange, visit)
         if not self.closing:
             self.counting = True
-            self.unread = data
+            self.unread = data[begin:]
             self._take_unread()
 
     def _admit_body(self, exchange: Exchange, body: RequestBody) -> bool:
@@ -250,8 +250,7 @@ class EdgeProtocol(Ending):
         self.exchange = None
         body = exchange.body
         if body is not None and not body.complete:
-            body.detach()
-            self._close_or_drain()
+            self._skip(body, exchange.keep_alive)
         elif not exchange.keep_alive or self.closing:
             self._close()
         else:

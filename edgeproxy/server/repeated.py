@@ -65,7 +65,7 @@ def sent_before(reader: Intake, data: bytes) -> bool:
     visit, length = known
     if visit.edge is not reader.hall.edge or len(data) - end > length:
         return False
-    reader._receive(visit, length, data[end:])
+    reader._receive(visit, length, data, end)
     return True
 
 

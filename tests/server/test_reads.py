@@ -95,10 +95,10 @@ class Recorder(RequestReader):
         if not keep_alive:
             self.closing = True
 
-    def _receive(self, visit: Visit, length: int, data: bytes) -> None:
+    def _receive(self, visit: Visit, length: int, data: bytes, begin: int) -> None:
         self.at_rest = False
         self.receiving = RequestBody(length, lambda: None, lambda: None)
-        self.body_left, self.counting, self.unread = length, True, data
+        self.body_left, self.counting, self.unread = length, True, data[begin:]
         self.heard.append(self.receiving)
         self._answer(visit, True, False)
         self._take_unread()

@@ -24,6 +24,7 @@ rate_limits: {{few: {{rate: 2/h, burst: 2, by: client_ip}}}}
 origins: {{o: {{servers: ["{origin}"]}}}}
 routes:
   - {{name: small, match: {{path: /small}}, origin: o, body_size: 10B}}
+  - {{name: no, match: {{path: /no}}, policies: [{{respond: {{status: 403, body: "no"}}}}], origin: o}}
   - {{name: few, match: {{path: /few}}, origin: o, policies: [{{rate_limit: few}}]}}
   - {{name: a, origin: o}}
 """
@@ -137,9 +138,51 @@ async def test_policies_are_asked_each_time_and_a_refusal_leaves_the_connection_
         client.send(head + body)
         answer = await client.answer()
         assert (answer.status, answer["connection"]) == (status, "")
-    await in_two(edge, client, head + body, len(head) + 1)
-    assert (await client.answer()).status == 429
-    assert await client.closed() == b""  # the rest of that body is not read as a request
+    await in_two(edge, client, head + body + head + body, len(head) + 1)
+    for _ in range(2):  # the rest of the first body is not read as a request
+        assert (await client.answer()).status == 429
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent", "rest", "stays"),
+    [
+        pytest.param(["Content-Length: 60000"], b"", b"x" * 60_000, True, id="little"),
+        pytest.param(["Content-Length: 60000"], b"x" * 100, b"x" * 59_900, True, id="little more"),
+        pytest.param(["Content-Length: 20"], b"", b"GET / HTTP/1.1\r\n\r\n\r\n", True, id="like a request"),
+        pytest.param(["Content-Length: 70000"], b"", b"x" * 70_000, False, id="much"),
+        pytest.param(["Transfer-Encoding: chunked"], b"", b"1\r\nx\r\n0\r\n\r\n", False, id="chunked"),
+        pytest.param(
+            ["Content-Length: 5", "Expect: 100-continue"], b"", b"12345", False, id="never asked for"
+        ),
+        pytest.param(["Content-Length: 5", "Connection: close"], b"", b"12345", False, id="said close"),
+    ],
+)
+@pytest.mark.parametrize("times", [1, 3])
+async def test_of_a_body_that_nobody_wants_a_little_is_read_and_ignored(
+    fields: list[str], sent: bytes, rest: bytes, stays: bool, times: int, edge: Running
+) -> None:
+    client = await edge.client()
+    head = "\r\n".join(["POST /no HTTP/1.1", "Host: a.example", *fields, "", ""]).encode()
+    for _ in range(times if stays else 1):
+        client.send(head + sent)
+        assert (await client.answer()).status == 403
+        client.send(rest)
+    ask, body = post(b"abcde")
+    client.send(ask + body)
+    if stays:
+        assert (await client.answer()).body == b"POST abcde"
+    else:
+        assert await client.closed() == b""
+
+
+async def test_a_body_that_nobody_wants_and_that_does_not_come_ends_the_connection(edge: Running) -> None:
+    client = await edge.client()
+    client.send(b"POST /no HTTP/1.1\r\nHost: a.example\r\nContent-Length: 5\r\n\r\n12")
+    assert (await client.answer()).status == 403
+    (connection,) = edge.worker.hall.connections
+    connection.deadline = 0.0
+    edge.worker.hall.sweep()
+    assert await client.closed() == b""  # no second answer, to nothing
 
 
 async def test_a_body_over_the_limit_of_its_route_is_never_known(edge: Running) -> None:
