@@ -33,6 +33,19 @@ def kept_table(path: Path, entries: int, *, shared: bool) -> BucketTable:
         os.close(file)  # the mapping has a descriptor of its own, and the lock with it
 
 
+def mend(path: Path, entries: int) -> bool:
+    """Give a file that somebody made shorter its length again: whoever counts in what was cut off is ended by
+    a signal. Those counts begin anew. False when nothing was cut off, or nothing can be done."""
+    size = bytes_for(entries) + _TRAILER.size
+    try:
+        if path.stat().st_size >= size:
+            return False
+        os.truncate(path, size)
+    except OSError:
+        return False
+    return True
+
+
 def _secret(file: int, entries: int) -> bytes:
     """The secret of a file that fits, which the table keeps using; else the file begins anew."""
     size = bytes_for(entries)

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgeproxy import __version__
-from edgeproxy.bucket_file import kept_table
+from edgeproxy.bucket_file import kept_table, mend
 from edgeproxy.cache.store import HELD
 from edgeproxy.config import Config, read_config
 from edgeproxy.config_file import parse
@@ -48,7 +48,8 @@ class Shared:
         self.path = path
         self.workers = workers
         self.cells = Cells(workers + 2)
-        self.buckets = _bucket_table(limits or RateLimitTable(), shared=workers > 1)
+        self._limits = limits or RateLimitTable()
+        self.buckets = _bucket_table(self._limits, shared=workers > 1)
         self.in_flight = InFlightTable(workers + 2, shared=workers > 1)
         self.purge_log = PurgeLog()
         self.seen = SeenUnits()
@@ -134,6 +135,14 @@ class Shared:
         self.in_flight.forget(slot)
         if slot < self.workers:
             self._slot.counter("edgeproxy_worker_restarts_total").inc()
+
+    def crashed(self) -> None:
+        """A process was ended by a signal that a file may be the cause of: whatever it was, not again."""
+        if self.machine is not None:
+            self.machine.crashed()
+        limits = self._limits
+        if limits.file is not None and mend(Path(limits.file), limits.keys):
+            logger.error("somebody made %s shorter: what was counted there is lost", limits.file)
 
     def ready(self, slot: int) -> None:
         """Said by a worker that accepts connections."""

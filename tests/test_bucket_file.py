@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
 from edgeproxy import process_lock
-from edgeproxy.bucket_file import kept_table
+from edgeproxy.bucket_file import kept_table, mend
 from edgeproxy.policies.bucket_table import SECOND, BucketTable
 
 START = 1_800_000_000 * SECOND
@@ -31,6 +32,22 @@ def test_what_was_spent_is_still_spent_after_a_restart(tmp_path: Path) -> None:
     assert spend(table, 7)
     table = reopened(path, table)
     assert not spend(table, 4)
+    assert spend(table, 3)
+    table.close()
+
+
+def test_a_file_that_is_made_shorter_is_mended_and_counts_anew(tmp_path: Path) -> None:
+    """Whoever touches what was cut off is ended by SIGBUS: here that would be this process."""
+    path = tmp_path / "limits"
+    table = kept_table(path, 1024, shared=False)
+    assert spend(table, 7)
+    assert not mend(path, 1024), "nothing was cut off"
+    os.truncate(path, 0)
+    assert mend(path, 1024)
+    assert spend(table, 7), "it begins anew"
+    assert not spend(table, 7)
+    path.unlink()
+    assert not mend(path, 1024), "nothing can be done, nor need be"
     assert spend(table, 3)
     table.close()
 

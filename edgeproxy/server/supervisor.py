@@ -249,8 +249,8 @@ class Supervisor:
             wait,
         )
         self._shared.died(child.slot)
-        if self._shared.machine is not None and -code in BAD_MEMORY:
-            self._shared.machine.crashed()
+        if -code in BAD_MEMORY:
+            self._shared.crashed()
 
     def _fork(self, slot: int) -> None:
         self._due.pop(slot, None)

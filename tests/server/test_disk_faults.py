@@ -145,6 +145,25 @@ async def test_a_folder_that_is_removed_costs_what_was_in_it(
         assert said(edge, "WARNING edgeproxy.large") == 0
 
 
+async def test_a_file_of_rate_limits_made_shorter_ends_each_worker_once_at_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = "rate_limit_table: {{file: {folder}-limits}}\nrate_limits: {{all: {{rate: 1000/s}}}}\nroutes: "
+    config = machine.CONFIG.replace("routes: ", limited)
+    config = config.replace("origin: main}}]", "origin: main, policies: [{{rate_limit: all}}]}}]")
+    monkeypatch.setattr(machine, "CONFIG", config)
+    paths = [f"/{number}" for number in range(20)]
+    async with ScriptedOrigin(says_its_path) as origin, machine.started(tmp_path, origin) as edge:
+        assert await wrong(edge, *paths) == []
+        os.truncate(f"{edge.cache}-limits", 0)
+        await wrong(edge, *paths)
+        async with asyncio.timeout(machine.PATIENCE):
+            while await wrong(edge, *paths):
+                pass
+        assert await edge.metric("edgeproxy_worker_restarts_total") <= 2
+        assert said(edge, "what was counted there is lost") == 1
+
+
 class OnAFullDisk(machine.Edge):
     """Its folder is a file system of its own, which nobody else sees."""
 
