@@ -41,6 +41,7 @@ Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
 RENEW = 15.0  # seconds after which a fetch has to tell other workers that it goes on
 MISSED = (Cause.URI_MISS, Cause.VARY_MISS)
+GONE = 64  # origins of earlier configurations that are kept for what began with them
 REFRESH_CAP = 1000  # refreshes behind clients' backs at once; beyond it stale answers stay stale
 
 
@@ -79,8 +80,9 @@ class Fetcher:
 
         What began before may still ask for an origin that is gone: its pool drains, and then refuses.
         """
-        self._upstreams = {**self._upstreams, **upstreams}
-        self._meters = {**self._meters, **meters}
+        gone = [name for name in self._upstreams if name not in upstreams][-GONE:]
+        self._upstreams = {**{name: self._upstreams[name] for name in gone}, **upstreams}
+        self._meters = {**{name: self._meters[name] for name in gone}, **meters}
         self.forwarded = forwarded
 
     # --- who leads, who follows

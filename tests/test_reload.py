@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from unittest.mock import patch
 
+from edgeproxy import fetch
 from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
 
@@ -129,3 +131,17 @@ async def test_who_waits_for_a_connection_goes_on_waiting_when_the_origin_is_cha
             while before.open:
                 await edge.turn()
         assert before is not after
+
+
+async def test_origins_that_are_gone_are_forgotten_in_the_end(tmp_path: Path) -> None:
+    async with (
+        ScriptedOrigin(always(OK)) as origin,
+        running(text(origin), tmp_path, "native") as edge,
+    ):
+        with patch.object(fetch, "GONE", 2):
+            for idle in (1, 2, 3, 4, 5):
+                reload(edge, text(origin, idle=idle, other=f"other-{idle}"))
+                await until_reloaded(edge, idle=idle)
+        kept = edge.worker.hall.fetcher._upstreams  # pyright: ignore[reportPrivateUsage]
+        assert sorted(kept) == ["main", "other-3", "other-4", "other-5"]
+        assert (await edge.ask()).status == 200
