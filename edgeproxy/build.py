@@ -14,7 +14,7 @@ from edgeproxy.build_routes import RouteBuilder
 from edgeproxy.cache.store import Store
 from edgeproxy.clock import steady
 from edgeproxy.config import Config
-from edgeproxy.config_sections import MachineSection
+from edgeproxy.config.sections import MachineSection
 from edgeproxy.door import Limits
 from edgeproxy.errors import ConfigError
 from edgeproxy.feeds.exposures import ExposureSink, exposure_sinks

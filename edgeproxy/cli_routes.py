@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, cast
 
-from edgeproxy.config_dump import duration_text
+from edgeproxy.config.as_yaml import duration_text
 from edgeproxy.units import Model
 
 if TYPE_CHECKING:

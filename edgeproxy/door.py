@@ -24,7 +24,7 @@ PAUSE_AT = 64 * 1024  # bytes of an unread request body before the client is pau
 
 @record
 class Limits:
-    """What a client may cost; seconds and bytes. The defaults stand in `config_sections.ServerLimits`."""
+    """What a client may cost; seconds and bytes. The defaults stand in `config.sections.ServerLimits`."""
 
     head_timeout: float
     head_size: int

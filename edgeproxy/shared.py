@@ -22,8 +22,8 @@ from edgeproxy import __version__
 from edgeproxy.bucket_file import kept_table, mend
 from edgeproxy.cache.store import HELD
 from edgeproxy.config import Config, read_config
-from edgeproxy.config_file import parse
-from edgeproxy.config_sections import MachineSection, RateLimitTable
+from edgeproxy.config.file import parse
+from edgeproxy.config.sections import MachineSection, RateLimitTable
 from edgeproxy.flight_table import FlightTable
 from edgeproxy.machine_home import MachineHome
 from edgeproxy.observe.cells import Cells, encode_series

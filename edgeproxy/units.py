@@ -1,7 +1,7 @@
 """Values as people write them in YAML: `30s`, `64MiB`, `100/s`, `0.0.0.0:8080`, `10.0.0.0/8`.
 
 Each parser raises ValueError with a sentence that names what was found and what is expected;
-`config_file` adds file, line and path.
+`config.file` adds file, line and path.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ LAYERS = [
     {"turns"},
     {"recording", "mirror", "side_effects"},
     {"verdict"},
-    {"fetch", "config_*"},
+    {"fetch"},
     {"config", "hallway", "bucket_file"},
     {"holdings", "machine_home", "machine_tier", "shared", "admin", "experiments", "geo_lookup", "origins"},
     {"build_*"},

@@ -8,7 +8,7 @@ import pytest
 
 from edgeproxy.admin.explain import Explanation
 from edgeproxy.config import read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.explain import explain_config
 
 ROOT = Path(__file__).parent.parent

@@ -13,7 +13,7 @@ from edgeproxy import machine_home, process_lock, purge_journal
 from edgeproxy.cache.clocks import Purged
 from edgeproxy.cache.machine import MachineStore
 from edgeproxy.clock import steady, wall
-from edgeproxy.config_sections import MachineSection
+from edgeproxy.config.sections import MachineSection
 from edgeproxy.http.message import Headers
 from edgeproxy.machine_home import MachineHome
 from edgeproxy.purge_log import PurgeKind, PurgeLog

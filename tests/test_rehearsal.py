@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config import Config, read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.errors import ConfigError
 from edgeproxy.rehearsal import rehearse, rehearse_apart
 

@@ -22,7 +22,7 @@ from importlib import import_module
 from pathlib import Path
 
 from edgeproxy.config import Config, load_config, read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.errors import ConfigError
 from edgeproxy.origin.servers import is_address
 from edgeproxy.record import record

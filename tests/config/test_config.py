@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.cache.rule import CacheSection
 from edgeproxy.config import POLICIES, Config, UseRule, dump, load_config, read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.errors import ConfigError
 from edgeproxy.policies.jwt_rule import JwtRule
 from edgeproxy.units import Address

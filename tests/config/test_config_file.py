@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config_file import MAX_FILE, load, parse
-from edgeproxy.config_tree import Mark
+from edgeproxy.config.file import MAX_FILE, load, parse
+from edgeproxy.config.tree import Mark
 from edgeproxy.errors import ConfigError
 
 HERE = Path()

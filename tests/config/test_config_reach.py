@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy.config_reach import Reach, host_covers, path_covers
+from edgeproxy.config.reach import Reach, host_covers, path_covers
 from edgeproxy.routes import compile_path
 
 

@@ -12,8 +12,8 @@ from annotated_types import Gt
 from pydantic import BaseModel
 
 from edgeproxy.config import schema
-from edgeproxy.config_dump import units_of
-from edgeproxy.config_file import CoreLoader
+from edgeproxy.config.as_yaml import units_of
+from edgeproxy.config.file import CoreLoader
 from edgeproxy.units import Model, parse_duration
 
 FOLDER = Path(__file__).parents[2] / "config"

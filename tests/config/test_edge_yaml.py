@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from edgeproxy.config import schema
-from edgeproxy.config_file import CoreLoader
+from edgeproxy.config.file import CoreLoader
 
 TEXT = (Path(__file__).parents[2] / "config" / "edge.yaml").read_text(encoding="utf-8")
 LINES = TEXT.splitlines()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.config_file import parse
-from edgeproxy.config_files import file_problems
+from edgeproxy.config.file import parse
+from edgeproxy.config.named_files import file_problems
 
 TEXT = """
 server: {{access_log: {{path: {log}}}}}

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config import dump, read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.errors import ConfigError
 
 RULER = "----"

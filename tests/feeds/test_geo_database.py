@@ -15,7 +15,7 @@ import pytest
 
 from edgeproxy.build import Parts
 from edgeproxy.config import read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.context import NOWHERE, Place
 from edgeproxy.demo.geo_demo import render
 from edgeproxy.demo.mmdb_writer import Value, Writer

@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.config_compress import CompressSection
+from edgeproxy.config.compress import CompressSection
 from edgeproxy.http.coders import CODERS
 from edgeproxy.http.coding import chosen, coded_fields, varied, weakened
 from tests.helpers.requests import headers, request

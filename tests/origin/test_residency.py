@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from edgeproxy.build import Parts
 from edgeproxy.config import read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.context import Context, Place
 from edgeproxy.decision import Fetch
 from edgeproxy.origin.choose import Location, OriginChoice, OriginRule

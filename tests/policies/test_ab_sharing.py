@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.build import Parts
 from edgeproxy.config import read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.context import Context
 from edgeproxy.decision import Fetch
 from edgeproxy.pipeline import Visit, decide

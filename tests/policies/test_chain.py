@@ -13,7 +13,7 @@ import pytest
 
 from edgeproxy.build import Parts
 from edgeproxy.config import read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.context import Context, Edit
 from edgeproxy.decision import Decision, Fetch, Serve
 from edgeproxy.errors import ConfigError

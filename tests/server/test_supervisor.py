@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from edgeproxy.config import Config, read_config
-from edgeproxy.config_file import parse
+from edgeproxy.config.file import parse
 from edgeproxy.server.supervisor import needs_restart, only_needed_by
 from tests.helpers.processes import free_port
 

@@ -1,7 +1,7 @@
 """The root of the configuration: YAML -> a frozen tree of sections.
 
 `load_config` checks everything that can be known without acting: shapes and units in the models, names
-and reachability in `config_checks`. Sections of policies, cache and origins stand beside their code.
+and reachability in `config.checks`. Sections of policies, cache and origins stand beside their code.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 from pydantic import BeforeValidator, Field, PrivateAttr, StringConstraints, create_model, model_validator
 
 from edgeproxy.cache.rule import CacheSection
-from edgeproxy.config_checks import cross_checks
-from edgeproxy.config_compress import CompressSection
-from edgeproxy.config_dump import yaml_of
-from edgeproxy.config_errors import validated
-from edgeproxy.config_file import load
-from edgeproxy.config_files import file_problems
-from edgeproxy.config_hints import ReadAs
-from edgeproxy.config_schema import editor_schema
-from edgeproxy.config_sections import (
+from edgeproxy.config.as_yaml import yaml_of
+from edgeproxy.config.checks import cross_checks
+from edgeproxy.config.compress import CompressSection
+from edgeproxy.config.editor_schema import editor_schema
+from edgeproxy.config.errors import validated
+from edgeproxy.config.file import load
+from edgeproxy.config.hints import ReadAs
+from edgeproxy.config.named_files import file_problems
+from edgeproxy.config.sections import (
     Admin,
     CacheStore,
     Edge,
@@ -33,8 +33,8 @@ from edgeproxy.config_sections import (
     Server,
     WebSocketSection,
 )
-from edgeproxy.config_tree import Document
-from edgeproxy.config_walk import MOST_ROUTES
+from edgeproxy.config.tree import Document
+from edgeproxy.config.walk import MOST_ROUTES
 from edgeproxy.errors import ConfigError
 from edgeproxy.feeds.exposure_settings import ExposureSection
 from edgeproxy.origin.choose import OriginRule

@@ -12,8 +12,8 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, SecretStr
 from pydantic.fields import FieldInfo
 
-from edgeproxy.config_file import Resolvers, core_resolvers
-from edgeproxy.config_tree import MASK, Document, Tree, TreePath
+from edgeproxy.config.file import Resolvers, core_resolvers
+from edgeproxy.config.tree import MASK, Document, Tree, TreePath
 from edgeproxy.units import Rate, parse_duration, parse_size
 
 _DURATIONS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeproxy.config_conditions import conditions_of
-from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath
-from edgeproxy.config_walk import policies, routes, section, texts
+from edgeproxy.config.conditions import conditions_of
+from edgeproxy.config.tree import MASK, Document, Problem, Tree, TreePath
+from edgeproxy.config.walk import policies, routes, section, texts
 from edgeproxy.countries import check_place_name
 
 NEAREST = "nearest"  # the origin that is closest to the client

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeproxy.config_tree import Document, Problem, Tree, TreePath
-from edgeproxy.config_walk import listed, policies, routes, section, texts
+from edgeproxy.config.tree import Document, Problem, Tree, TreePath
+from edgeproxy.config.walk import listed, policies, routes, section, texts
 from edgeproxy.policies.condition import Condition, ConditionError, condition
 
 KNOWS_WHO = frozenset({"jwt", "api_key", "basic", "use"})  # policies that set claims, or may

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeproxy.config_tree import Document, Problem
-from edgeproxy.config_walk import policies, routes, section
+from edgeproxy.config.tree import Document, Problem
+from edgeproxy.config.walk import policies, routes, section
 
 _ASKS_FOR_CREDENTIALS = frozenset({"jwt", "api_key", "basic"})
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeproxy.config_tree import Document, Problem, Tree
-from edgeproxy.config_walk import policies, routes, section, texts
+from edgeproxy.config.tree import Document, Problem, Tree
+from edgeproxy.config.walk import policies, routes, section, texts
 
 _PLACES = (("header", "Authorization"), ("cookie", None), ("query", None))
 

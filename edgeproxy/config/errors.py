@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from edgeproxy.config_dump import duration_text, size_text
-from edgeproxy.config_hints import key_doc, key_names, models_at
-from edgeproxy.config_tree import Document, Problem, Tree, TreePath, either, inside, shown, suggestion
-from edgeproxy.config_words import BESIDE, BOUNDS, KINDS, LIST, OF_TEXTS, PATTERNS, SECTION
+from edgeproxy.config.as_yaml import duration_text, size_text
+from edgeproxy.config.hints import key_doc, key_names, models_at
+from edgeproxy.config.tree import Document, Problem, Tree, TreePath, either, inside, shown, suggestion
+from edgeproxy.config.words import BESIDE, BOUNDS, KINDS, LIST, OF_TEXTS, PATTERNS, SECTION
 from edgeproxy.record import record
 from edgeproxy.units import parse_duration, parse_size
 

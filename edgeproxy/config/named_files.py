@@ -10,8 +10,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, shown
-from edgeproxy.config_walk import texts
+from edgeproxy.config.tree import MASK, Document, Problem, Tree, TreePath, shown
+from edgeproxy.config.walk import texts
 
 _ANY = object()  # every key of a section, every position of a list
 _READ: tuple[tuple[tuple[object, ...], str], ...] = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeproxy.config_conditions import KNOWS_WHO
-from edgeproxy.config_tree import Document, Problem, Tree, TreePath
-from edgeproxy.config_walk import listed, policies, routes, section, texts
+from edgeproxy.config.conditions import KNOWS_WHO
+from edgeproxy.config.tree import Document, Problem, Tree, TreePath
+from edgeproxy.config.walk import listed, policies, routes, section, texts
 from edgeproxy.policies.condition import Condition, ConditionError, condition
 
 

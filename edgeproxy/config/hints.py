@@ -10,7 +10,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin
 from pydantic import BaseModel, GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-from edgeproxy.config_tree import TreePath
+from edgeproxy.config.tree import TreePath
 from edgeproxy.units import field_texts
 
 

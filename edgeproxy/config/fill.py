@@ -11,7 +11,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgeproxy.config_tree import Problem, Tree, TreePath
+from edgeproxy.config.tree import Problem, Tree, TreePath
 
 MAX_FILLED = 1024 * 1024
 """Characters of a value once it is filled in, and bytes of a file it may name."""

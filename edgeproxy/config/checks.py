@@ -9,14 +9,14 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from edgeproxy.config_conditions import KNOWS_WHO, condition_checks
-from edgeproxy.config_experiments import experiment_checks
-from edgeproxy.config_places import NEAREST, place_checks
-from edgeproxy.config_preflights import preflight_checks
-from edgeproxy.config_reach import Reach
-from edgeproxy.config_tokens import token_checks
-from edgeproxy.config_tree import MASK, Document, Problem, Tree, TreePath, either, plain, spelled, suggestion
-from edgeproxy.config_walk import listed, policies, routes, section, texts
+from edgeproxy.config.conditions import KNOWS_WHO, condition_checks
+from edgeproxy.config.experiments import experiment_checks
+from edgeproxy.config.places import NEAREST, place_checks
+from edgeproxy.config.preflights import preflight_checks
+from edgeproxy.config.reach import Reach
+from edgeproxy.config.tokens import token_checks
+from edgeproxy.config.tree import MASK, Document, Problem, Tree, TreePath, either, plain, spelled, suggestion
+from edgeproxy.config.walk import listed, policies, routes, section, texts
 from edgeproxy.units import Address, parse_address
 
 _SHORTEST_TOKEN = 16

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from edgeproxy.config_tree import Document, Tree, TreePath
+from edgeproxy.config.tree import Document, Tree, TreePath
 
 MOST_ROUTES = 1000
 

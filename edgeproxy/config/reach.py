@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from edgeproxy.config_tree import Tree
+from edgeproxy.config.tree import Tree
 from edgeproxy.record import record
 
 _ANY_TEXT, _ANY_REST = "\x00", "\x01"  # stand for `*` and for what is below `/**`

@@ -4,7 +4,7 @@ Rule 1: what the file says is data. No tag builds an object, no alias multiplies
 deeper or longer than a person would write; `NO` is Norway (YAML 1.2 core schema).
 Rule 2: what cannot be read at all raises ConfigError; what is wrong in one place becomes a Problem,
 so that one run names all of them.
-Rule 3: what was filled in from outside (`config_fill`) is never shown again.
+Rule 3: what was filled in from outside (`config.fill`) is never shown again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from pathlib import Path
 import yaml
 from yaml.reader import ReaderError
 
-from edgeproxy.config_files import anchored
-from edgeproxy.config_fill import Filler
-from edgeproxy.config_tree import Document, Mark, Problem, Tree, TreePath
+from edgeproxy.config.fill import Filler
+from edgeproxy.config.named_files import anchored
+from edgeproxy.config.tree import Document, Mark, Problem, Tree, TreePath
 from edgeproxy.errors import ConfigError
 
 MAX_FILE = 1024 * 1024

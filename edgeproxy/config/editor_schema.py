@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from edgeproxy.config_dump import duration_text, size_text
+from edgeproxy.config.as_yaml import duration_text, size_text
 
 Schema = dict[str, Any]
 
