@@ -69,7 +69,6 @@ LAYERS = [
     {"asgi_exchange"},
     {"rehearsal"},
     {"explain", "app", "server", "demo"},
-    {"cli_*"},
     {"cli"},
     {"__main__"},
 ]

@@ -14,10 +14,10 @@ from pathlib import Path
 import click
 
 from edgeproxy import __version__
-from edgeproxy.cli_admin import purge
-from edgeproxy.cli_credentials import api_key, password
-from edgeproxy.cli_explain import explain, geo
-from edgeproxy.cli_options import named_file, takes_file
+from edgeproxy.cli.admin import purge
+from edgeproxy.cli.credentials import api_key, password
+from edgeproxy.cli.explain import explain, geo
+from edgeproxy.cli.options import named_file, takes_file
 from edgeproxy.errors import ConfigError
 
 
@@ -104,7 +104,7 @@ def check(file: Path | None, config: Path | None, alone: bool) -> None:
       edgeproxy check --alone edge.yaml       on another machine than the one it is for
     """
     path = named_file(file, config)
-    from edgeproxy.cli_routes import TITLES, route_rows, table
+    from edgeproxy.cli.routes import TITLES, route_rows, table
     from edgeproxy.config import load_config
 
     made = load_config(path)

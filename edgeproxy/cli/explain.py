@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from edgeproxy.cli_admin import ask_admin, json_of, of_running_edge
-from edgeproxy.cli_options import ANY_CONFIG, FILE
+from edgeproxy.cli.admin import ask_admin, json_of, of_running_edge
+from edgeproxy.cli.options import ANY_CONFIG, FILE
 from edgeproxy.errors import RequestError
 
 
