@@ -64,7 +64,6 @@ LAYERS = [
     {"fetch"},
     {"config", "hallway", "bucket_file"},
     {"holdings", "machine_home", "machine_tier", "shared", "admin", "experiments", "geo_lookup", "origins"},
-    {"build_*"},
     {"build"},
     {"asgi_exchange"},
     {"rehearsal"},

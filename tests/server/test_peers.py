@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.build_routes import RESULTS
+from edgeproxy.build.routes import RESULTS
 from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady
 from edgeproxy.flight_table import LONGEST, FlightTable

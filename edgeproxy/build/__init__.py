@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgeproxy.build_issuers import Issuers
-from edgeproxy.build_routes import RouteBuilder
+from edgeproxy.build.issuers import Issuers
+from edgeproxy.build.routes import RouteBuilder
 from edgeproxy.cache.store import Store
 from edgeproxy.clock import steady
 from edgeproxy.config import Config

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from edgeproxy.build_policies import PolicyBuilder
+from edgeproxy.build.policies import PolicyBuilder
 from edgeproxy.cache.rule import CacheRule, compile_rule
 from edgeproxy.cache.store import Store
 from edgeproxy.compress import compressing
