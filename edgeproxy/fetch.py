@@ -23,7 +23,7 @@ from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import SAFE, Field, Request
 from edgeproxy.job import Job, Relayed, refuse, relay, relay_head
-from edgeproxy.large_files import LargeFiles
+from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.mirror import Mirror
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection

@@ -22,7 +22,7 @@ from edgeproxy.errors import OriginError
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
 from edgeproxy.job import Job, client_fields, serve, why
-from edgeproxy.large_files import LargeFiles
+from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.peers import said_to_peers
 from edgeproxy.pipeline import IF_CHANGED
 from edgeproxy.trip import Trip

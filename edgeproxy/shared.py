@@ -25,7 +25,7 @@ from edgeproxy.config import Config, read_config
 from edgeproxy.config.file import parse
 from edgeproxy.config.sections import MachineSection, RateLimitTable
 from edgeproxy.flight_table import FlightTable
-from edgeproxy.machine_home import MachineHome
+from edgeproxy.machine.home import MachineHome
 from edgeproxy.observe.cells import Cells, encode_series
 from edgeproxy.observe.seen import SeenUnits
 from edgeproxy.policies.bucket_table import BucketTable

@@ -17,8 +17,8 @@ import pytest
 from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.http.message import copies_of, pieces_of
 from edgeproxy.http.wire import JOIN_BELOW
-from edgeproxy.large_files import LargeFiles
-from edgeproxy.spool import Borrowed, Spool
+from edgeproxy.machine.large_files import LargeFiles
+from edgeproxy.machine.spool import Borrowed, Spool
 from tests.helpers.edge import running
 from tests.helpers.scripted_origin import ScriptedOrigin
 from tests.test_large_files import BODY, SIZE, config, counting, files, kept, large

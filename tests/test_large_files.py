@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.cache.entry import Entry
-from edgeproxy.large_files import LargeFiles
+from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.server.protocol import EdgeProtocol
 from tests.helpers.edge import Running, running
 from tests.helpers.scripted_origin import Peer, Script, ScriptedOrigin
@@ -278,7 +278,7 @@ async def test_it_is_there_after_a_restart(tmp_path: Path) -> None:
 
 
 async def test_a_slow_disk_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edgeproxy.spool.BEHIND", 1000)
+    monkeypatch.setattr("edgeproxy.machine.spool.BEHIND", 1000)
     async with (
         ScriptedOrigin(counting(large(), [])) as origin,
         running(config(origin.url, tmp_path), tmp_path, "native") as edge,

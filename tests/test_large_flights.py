@@ -14,7 +14,7 @@ from edgeproxy.cache.body import Body
 from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady
 from edgeproxy.flight_table import LONGEST
-from edgeproxy.large_files import LargeFiles
+from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.purge_log import PurgeKind
 from edgeproxy.server.peer_door import PeerExchange
 from tests.helpers.edge import Answer, Client, Running, running, running_workers
@@ -258,7 +258,7 @@ async def test_a_disk_that_is_too_slow_costs_the_file_and_no_byte(
         early = asyncio.create_task(edge.ask("/a"))
         await download.half.wait()
         await until(lambda: files(tmp_path, "*.part") and not large(edge).behind)
-        monkeypatch.setattr("edgeproxy.spool.BEHIND", 1_000_000)
+        monkeypatch.setattr("edgeproxy.machine.spool.BEHIND", 1_000_000)
         slow = await begun(edge)
         held = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -287,7 +287,7 @@ async def test_a_body_without_end_is_not_kept_but_passed_on(tmp_path: Path, door
 async def test_a_body_of_unknown_length_grows_step_by_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edgeproxy.spool.FIRST", 100_000)
+    monkeypatch.setattr("edgeproxy.machine.spool.FIRST", 100_000)
     download = Download("chunked")
     async with one_edge(download, tmp_path, "native") as edge:
         early = asyncio.create_task(edge.ask("/a"))
@@ -511,8 +511,8 @@ async def test_a_worker_that_reads_along_makes_the_origin_wait_for_the_disk(
         await download.half.wait()
         far = asyncio.create_task(two.ask("/a"))
         await until(lambda: peers_of(one) and not large(one).behind)
-        monkeypatch.setattr("edgeproxy.spool.BEHIND", 50_000)
-        monkeypatch.setattr("edgeproxy.spool.LENT_BEHIND", 100_000)
+        monkeypatch.setattr("edgeproxy.machine.spool.BEHIND", 50_000)
+        monkeypatch.setattr("edgeproxy.machine.spool.LENT_BEHIND", 100_000)
         held = asyncio.Event()
         loop = asyncio.get_running_loop()
         large(one).thread.submit(lambda: asyncio.run_coroutine_threadsafe(held.wait(), loop).result(5))

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy import machine_home, process_lock, purge_journal
+from edgeproxy import process_lock
 from edgeproxy.cache.clocks import Purged
 from edgeproxy.cache.machine import MachineStore
 from edgeproxy.clock import steady, wall
 from edgeproxy.config.sections import MachineSection
 from edgeproxy.http.message import Headers
-from edgeproxy.machine_home import MachineHome
+from edgeproxy.machine import home as machine_home
+from edgeproxy.machine import purge_journal
+from edgeproxy.machine.home import MachineHome
 from edgeproxy.purge_log import PurgeKind, PurgeLog
 from edgeproxy.shared import Shared
 from tests.cache.test_store import entry
@@ -154,7 +156,9 @@ def test_a_purge_that_cannot_be_written_down_costs_the_cache(
     fill(home, "a")
     number = home.number
     with monkeypatch.context() as patch:
-        patch.setattr("edgeproxy.purge_journal.os.write", lambda _, data: len(data) - 1)  # the disk is full
+        patch.setattr(
+            "edgeproxy.machine.purge_journal.os.write", lambda _, data: len(data) - 1
+        )  # the disk is full
         home._log.append(PurgeKind.URL, b"example.com/b")
     home.tend()
     assert home.number > number
@@ -255,7 +259,7 @@ def test_a_folder_that_could_not_be_used_is_not_used_later_when_something_was_pu
     section = MachineSection(path=str(folder))
     shared = Shared(folder, 1)
     with monkeypatch.context() as patch:
-        patch.setattr("edgeproxy.machine_home.os.open", _refuse)  # read-only, at that time
+        patch.setattr("edgeproxy.machine.home.os.open", _refuse)  # read-only, at that time
         shared.open_machine(section)
     assert shared.machine is None
     shared.tend_machine()

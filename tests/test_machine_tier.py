@@ -10,8 +10,8 @@ import pytest
 
 from edgeproxy.cache.machine import MachineStore
 from edgeproxy.http.message import Headers
-from edgeproxy.machine_home import MachineHome
-from edgeproxy.machine_tier import MachineTier
+from edgeproxy.machine.home import MachineHome
+from edgeproxy.machine.tier import MachineTier
 from edgeproxy.observe.cells import Cells
 from edgeproxy.purge_log import PurgeLog
 from tests.cache.test_store import entry
@@ -93,13 +93,13 @@ async def test_a_file_that_cannot_be_opened_is_tried_again_later(
     tier: MachineTier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
-    monkeypatch.setattr("edgeproxy.machine_tier.steady", lambda: now)
+    monkeypatch.setattr("edgeproxy.machine.tier.steady", lambda: now)
     with monkeypatch.context() as patch:
 
         def refuse(*_: object) -> MachineStore:
             raise OSError(30, "Read-only file system")
 
-        patch.setattr("edgeproxy.machine_tier.MachineStore", refuse)
+        patch.setattr("edgeproxy.machine.tier.MachineStore", refuse)
         tier._home.condemn("damaged", tier._number)
         tier._home.tend()
         for _ in range(3):

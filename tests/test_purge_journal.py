@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgeproxy import purge_journal
 from edgeproxy.cache.clocks import PurgeClocks
-from edgeproxy.purge_journal import PurgeJournal, create, load
+from edgeproxy.machine import purge_journal
+from edgeproxy.machine.purge_journal import PurgeJournal, create, load
 from edgeproxy.purge_log import Purge, PurgeKind
 
 ERA = b"e" * purge_journal.ERA

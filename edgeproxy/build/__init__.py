@@ -23,8 +23,8 @@ from edgeproxy.fetch import Fetcher
 from edgeproxy.hallway import Hallway
 from edgeproxy.http.forwarding import TrustedProxies
 from edgeproxy.http.pages import use_page
-from edgeproxy.large_files import LargeFiles
-from edgeproxy.machine_tier import MachineTier
+from edgeproxy.machine.large_files import LargeFiles
+from edgeproxy.machine.tier import MachineTier
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.outcome import DoorMeters, OriginMeters

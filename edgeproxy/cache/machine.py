@@ -3,7 +3,7 @@
 Rule 1: it is opened after the fork, once per process. `find` is for the event loop: readers wait for nobody.
 `put` is for a thread of its own: it waits for other workers' transactions, and for the disk.
 Rule 2: nothing is synced, so a process may die at any moment without harm, but the machine may not:
-`machine_home` throws the file away when the machine stopped without a word.
+`machine.home` throws the file away when the machine stopped without a word.
 Rule 3: whatever fails here costs a hit, never an answer. It is counted by kind, and the tier is left alone
 for a while; a damaged file is left alone for good.
 

@@ -31,7 +31,7 @@ from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.clock import steady, wall
 from edgeproxy.http.message import Headers
 from edgeproxy.http.wire import response
-from edgeproxy.machine_home import MachineHome
+from edgeproxy.machine.home import MachineHome
 from edgeproxy.purge_log import PurgeLog
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -23,12 +23,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
-from edgeproxy import purge_journal
 from edgeproxy.cache.clocks import PurgeClocks
 from edgeproxy.cache.machine_objects import ASKED, HAND
 from edgeproxy.cache.purge import catch_up
+from edgeproxy.machine import purge_journal
+from edgeproxy.machine.purge_journal import LARGE, PurgeJournal
 from edgeproxy.process_lock import take
-from edgeproxy.purge_journal import LARGE, PurgeJournal
 from edgeproxy.purge_log import Purge, PurgeLog
 from edgeproxy.shared_memory import Segment
 

@@ -16,8 +16,8 @@ from edgeproxy.cache.machine import KINDS, PAUSES, DamagedError, MachineStore
 from edgeproxy.cache.outbox import Outbox
 from edgeproxy.clock import steady, wall
 from edgeproxy.http.message import Headers
-from edgeproxy.large_files import LargeFiles
-from edgeproxy.machine_home import MachineHome
+from edgeproxy.machine.home import MachineHome
+from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.observe.cells import Slot
 
 logger = logging.getLogger("edgeproxy.machine")

@@ -20,8 +20,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from edgeproxy.cache.body_file import BodyFile
+from edgeproxy.machine.spool import PART, Borrowed, Spool
 from edgeproxy.observe.cells import Slot
-from edgeproxy.spool import PART, Borrowed, Spool
 
 logger = logging.getLogger("edgeproxy.large")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edgeproxy.cache.body_file import BodyFile, Mapped
 
 if TYPE_CHECKING:
-    from edgeproxy.large_files import LargeFiles
+    from edgeproxy.machine.large_files import LargeFiles
 
 BEHIND = 32 * 2**20  # bytes that the disk may be behind the origin, all files of a worker together
 LENT_BEHIND = 2**20  # bytes that the disk may be behind with a file that was lent
