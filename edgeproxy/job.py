@@ -153,7 +153,12 @@ def relay(trip: Trip, reason: str) -> None:
         fields.append(cookie)
     head = AnswerHead(trip.status, fields, trip.length)
     visit = job.visit
-    if visit.repeats and reason in SAID_BY_ANSWER and visit.route.compression is None and cookie is None:
+    if (
+        visit.repeats
+        and reason in SAID_BY_ANSWER
+        and visit.route.compression is None
+        and not trip.upstream.sticks
+    ):
         trip.headers.made = Relayed(visit.route, visit.request.method, cause, head)
     relay_head(trip, head)
 

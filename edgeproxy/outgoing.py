@@ -33,14 +33,18 @@ def head_of(
     One that follows from the request alone is remembered with its visit.
     """
     visit, ctx, fetch = job.visit, job.ctx, job.fetch
-    again = visit.repeats and not (ctx.to_origin or fetch.entry is not None or flight or expects)
+    rule = visit.route.rule
+    told = (
+        rule is not None and rule.told is not None
+    )  # then it depends on whether the answer is for the cache
+    again = visit.repeats and not (told or ctx.to_origin or fetch.entry is not None or flight or expects)
     if again and visit.sent is not None and visit.sent[0] == host:
         return visit.sent[1]
     body = None if job.door is None else job.door.body
-    request, rule = visit.request, visit.route.rule
+    request = visit.request
     extra = forwarded(request, visit.client)
     if rule is not None and rule.told is not None and fetch.key is not None and not flight:
-        request, again = only_keyed(rule, request), False
+        request = only_keyed(rule, request)
     if flight:  # it shall have the whole, whatever we hold
         extra.append((FLIGHT, flight))
     elif fetch.entry is not None and fetch.key is not None:

@@ -63,6 +63,7 @@ class Upstream:
         "name",
         "retry_budget",
         "servers",
+        "sticks",
     )
 
     def __init__(
@@ -84,6 +85,7 @@ class Upstream:
         self._roster = Roster(origin, self._balance, health)
         self._key_of = key_of(origin.balance)
         self.keyed = self._key_of is not None and len(urls) > 1
+        self.sticks = self.keyed and isinstance(self._balance, Sticky)  # may an answer get a cookie of ours?
         self.servers = [
             Server(
                 index,
@@ -263,7 +265,7 @@ class Upstream:
 
     def sticky_field(self, server: Server, key: bytes, *, secure: bool) -> Field | None:
         """The Set-Cookie that keeps a client with `server`; None when it has it, or there is no need."""
-        if not isinstance(self._balance, Sticky) or not self.keyed:
+        if not isinstance(self._balance, Sticky) or not self.sticks:
             return None
         ident = self._balance.idents[server.index]
         return None if key == ident else sticky_field(self._way, ident, secure=secure)

@@ -68,6 +68,8 @@ class EdgeProtocol(Ending):
         return True
 
     def _body_complete(self) -> None:
+        if not self.flow.write_paused:
+            self.deadline = float("inf") if self._busy() else steady() + self.limits.keep_alive
         if self.exchange is None:
             self._next()
 
@@ -132,6 +134,7 @@ class EdgeProtocol(Ending):
             return
         body = None
         if request.has_body:
+            keep_alive = keep_alive and b"upgrade" not in request.headers
             body = RequestBody(framing.length, self._hold_body, self._take_body)
             self.receiving = body
             self.body_left = self.limits.body_size if framing.length is None else framing.length
@@ -200,6 +203,8 @@ class EdgeProtocol(Ending):
         if not self.closing:
             self.counting = True
             self.unread = data[begin:]
+            if not self.flow.read_paused:
+                self.deadline = steady() + self.limits.body_gap
             self._take_unread()
 
     def _admit_body(self, exchange: Exchange, body: RequestBody) -> bool:

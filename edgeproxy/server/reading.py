@@ -112,17 +112,18 @@ class RequestReader(Intake):
     def _after_upgrade(self, rest: bytes) -> None:
         """Upgrade was asked. Where it is not spoken, the request was answered as plain HTTP (A21).
 
-        The parser takes a body for the other protocol's bytes, so with one the connection closes.
+        The parser takes a body for the other protocol's bytes: it is counted here, and then the connection
+        closes.
         """
         self.visit = None
         rest += self.unread
         self.unread = b""
         if self._switching(rest):
             return
-        if self.index.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in self.index:
-            self._close_after_answer()
-        else:
-            self.unread = rest  # taken in by `data_received`: many of these must not nest
+        if self.receiving is not None:
+            self.counting = True
+            self.parser = httptools.HttpRequestParser(self)
+        self.unread = rest  # taken in by `data_received`: many of these must not nest
 
     # --- parser callbacks
 
@@ -177,6 +178,8 @@ class RequestReader(Intake):
             keep_alive = keep_alive and persists(index.get(b"connection", b""), http10=http10)
         if b"content-length" in index or b"transfer-encoding" in index or b"expect" in index:
             framing = check_framing(index, http10=http10)
+            if framing.length is None and self.parser.should_upgrade():
+                raise RequestError(400, "bad-framing", "A chunked body cannot come with Upgrade.")
         if self.fed > self.limits.head_size and self._head_size() > self.limits.head_size:
             raise RequestError(431, "head-too-large", "The request's head is too large.")
         host = index.get(b"host")
@@ -218,4 +221,5 @@ class RequestReader(Intake):
 
     def on_message_complete(self) -> None:
         self.overhead = 0
-        self._received()
+        if self.receiving is None or self.receiving.length is None or not self.body_left:
+            self._received()  # else an upgrade was asked, and the parser never looked at the body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
+from edgeproxy.clock import steady
 from edgeproxy.server.protocol import EdgeProtocol
 from edgeproxy.visits import HEADS, KnownHeads
 from tests.helpers.edge import Client, Running, running
@@ -238,3 +240,74 @@ def test_what_is_remembered_is_bounded_and_belongs_to_one_client() -> None:
     assert known.with_body("192.0.2.1", "https", b"last") is None
     known.clear()
     assert known.with_body("192.0.2.1", "http", b"last") is None
+
+
+async def a_turn(edge: Running) -> None:
+    for _ in range(5):
+        await edge.turn()
+
+
+@pytest.mark.parametrize("size", [5, 26, 5_000])
+async def test_a_body_behind_an_upgrade_that_is_not_spoken_arrives(size: int, edge: Running) -> None:
+    """Else what the origin was promised would be filled with the next client's request."""
+    client = await edge.client()
+    head, body = post(b"b" * size, "/x", "Connection: Upgrade", "Upgrade: foo")
+    await in_two(edge, client, head + body, len(head))
+    assert (await client.answer()).body == b"POST " + body
+    assert await client.closed() == b""
+    other = await edge.client()
+    other.send(b"GET /victim HTTP/1.1\r\nHost: a.example\r\n\r\n")
+    assert (await other.answer()).body == b"GET "
+
+
+async def test_a_chunked_body_with_an_upgrade_is_refused(edge: Running, origin: ScriptedOrigin) -> None:
+    client = await edge.client()
+    client.send(
+        b"POST /x HTTP/1.1\r\nHost: a.example\r\nTransfer-Encoding: chunked\r\nConnection: Upgrade\r\n"
+        b"Upgrade: foo\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    )
+    assert (await client.answer()).status == 400
+    assert not origin.heads
+
+
+async def test_a_known_head_whose_body_does_not_come_has_a_deadline(edge: Running) -> None:
+    head, body = post(b"abcde")
+    client = await warm(edge, head, body)
+    client.send(head)
+    await a_turn(edge)
+    (connection,) = edge.worker.hall.connections
+    assert connection.receiving is not None  # type: ignore[attr-defined]
+    assert connection.deadline <= steady() + 20
+
+
+async def test_a_body_that_is_here_holds_its_client_to_no_deadline(tmp_path: Path) -> None:
+    """However long the origin thinks."""
+    gate = asyncio.Event()
+
+    async def slow(peer: Peer) -> None:
+        await peer.request()
+        await gate.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with (
+        ScriptedOrigin(slow) as origin,
+        running(CONFIG.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        client = await edge.client()
+        head, _ = post(b"abcde")
+        for piece in (head, b"ab", b"cde"):
+            client.send(piece)
+            await a_turn(edge)
+        (connection,) = edge.worker.hall.connections
+        assert connection.deadline == float("inf")
+        gate.set()
+        assert (await client.answer()).body == b"ok"
+
+
+async def test_behind_an_ignored_body_a_connection_is_idle_like_any_other(edge: Running) -> None:
+    client = await edge.client()
+    head, body = post(b"abcde", "/no")
+    client.send(head + body)
+    assert (await client.answer()).status == 403
+    (connection,) = edge.worker.hall.connections
+    assert steady() + 50 < connection.deadline <= steady() + 60
