@@ -16,7 +16,8 @@ PASSING = {
     "asgi_exchange.AsgiExchange", "cache.body.Body", "cache.body.Reader", "cache.flight.Flight",
     "compress.PressedBody", "door.Report", "door.RequestBody", "fetch.Fetcher", "hedge.Hedge", "job.Job",
     "origin.connection.OriginConnection", "recording.Recording",
-    "server.exchange.Exchange", "server.protocol.EdgeProtocol", "machine.spool.Spool", "trip.Trip", "tunnel.Tunnel",
+    "server.exchange.Exchange", "server.protocol.EdgeProtocol", "machine.spool.Spool", "trip.Trip",
+    "tunnel.Tunnel",
 }  # fmt: skip
 # There is one of each, or one per route and setting, however many clients there were
 STANDING = ("asyncio.", "uvloop.", "_asyncio.", "builtins.coroutine", "edgeproxy.config", "edgeproxy.build")
