@@ -328,7 +328,7 @@ class Trip:
 
     def affinity(self) -> Field | None:
         """The Set-Cookie that keeps the client with the server that answered, when it is to be kept there."""
-        if not self.upstream.keyed or self.connection is None:
+        if not self.upstream.sticks or self.connection is None:
             return None
         return self.upstream.sticky_field(
             self.connection.server, self._key, secure=self.job.visit.request.secure

@@ -91,9 +91,13 @@ class RequestReader(Intake):
             self.deadline = steady() + self.limits.body_gap
         if self.overhead > CHUNK_OVERHEAD:
             self._reject(RequestError(400, "bad-framing", "Chunk extensions or trailers are too large."))
-        elif self.receiving.length is not None and self.parser.should_keep_alive():
-            self.counting = True
-            self.parser = httptools.HttpRequestParser(self)  # the old one waits for what it will not see
+        elif not self.counting and self.receiving.length is not None and self.parser.should_keep_alive():
+            self._count_rest()
+
+    def _count_rest(self) -> None:
+        """The rest of the body passes by the parser: the old one waits for what it will not see."""
+        self.counting = True
+        self.parser = httptools.HttpRequestParser(self)
 
     # --- around requests
 
@@ -121,8 +125,7 @@ class RequestReader(Intake):
         if self._switching(rest):
             return
         if self.receiving is not None:
-            self.counting = True
-            self.parser = httptools.HttpRequestParser(self)
+            self._count_rest()
         self.unread = rest  # taken in by `data_received`: many of these must not nest
 
     # --- parser callbacks

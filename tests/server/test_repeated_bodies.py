@@ -37,8 +37,6 @@ async def echo(peer: Peer) -> None:
     while True:
         head, body = await peer.request()
         said = head.split(b" ")[0] + b" " + body
-        if b"/early" in head.split(b"\r\n")[0]:
-            said = b"no"
         await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
 
 
