@@ -190,7 +190,6 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
         self.closed = False
-        self._sweeper.add(self)
 
     def data_received(self, data: bytes) -> None:
         if self._sink is None:

@@ -61,7 +61,6 @@ class Http2Stream(OriginConnection):
         self._alone = False  # the head is here, and nothing of the body
         self._missing: int | None = None  # bytes of the body, when its length is known
         self._since = 0.0  # when the request was sent
-        sweeper.add(self)
 
     # --- the request
 

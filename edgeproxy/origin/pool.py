@@ -153,7 +153,11 @@ class Pool:
             self.release(got)
 
     def opened(self, connection: OriginConnection) -> None:
-        """A dial succeeded: the slot is this connection's until it closes."""
+        """A dial succeeded: the slot is this connection's until it closes.
+
+        Only now is it watched: a dial given up may leave one that never hears of its end (uvloop).
+        """
+        self._sweeper.add(connection)
         self._members[connection] = self._sweeper.clock() + self._max_age
         connection.server.in_flight += 1
 

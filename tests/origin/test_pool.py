@@ -276,6 +276,25 @@ async def test_a_cancelled_dial_gives_its_slot_back() -> None:
         assert (made.open, made.servers[0].in_flight) == (0, 0)
 
 
+async def test_a_dial_cancelled_as_it_succeeds_leaves_no_connection_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """uvloop closes such a connection and does not tell it."""
+    connection_made = OriginConnection.connection_made
+
+    def made_too_late(self: OriginConnection, transport: asyncio.BaseTransport) -> None:
+        connection_made(self, transport)
+        dial.cancel()
+
+    monkeypatch.setattr(OriginConnection, "connection_made", made_too_late)
+    async with ScriptedOrigin(silence) as origin, upstream(origin.url) as made:
+        dial = asyncio.create_task(made.connect())
+        await asyncio.wait([dial])
+        assert dial.cancelled()
+        await eventually(lambda: len(made._sweeper) == 0)
+        assert (made.open, made.servers[0].in_flight) == (0, 0)
+
+
 async def test_at_the_cap_an_idle_connection_makes_room_for_another_server() -> None:
     async with (
         ScriptedOrigin(always(OK)) as one,
