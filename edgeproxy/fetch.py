@@ -295,6 +295,8 @@ class Fetcher:
         flight.jobs = [job for job in flight.jobs if job.waits]
         leader = next((job for job in flight.jobs if job.peer is None and job.fetch.key is not None), None)
         if leader is not None:
+            # first of all, as everywhere: the others may be sent off alone
+            flight.jobs = [leader, *[job for job in flight.jobs if job is not leader]]
             self._lead(leader, flight)
             return
         self.landed(flight)

@@ -14,7 +14,7 @@ _REFUSALS = {
     "request-no-store": "the request says no-store",
     "authorization": "it answers credentials, and says neither public, s-maxage nor must-revalidate",
     "set-cookie": "it sets a cookie, and the route does not strip cookies",
-    "vary": "its Vary has no bound: *, Cookie, User-Agent or too many fields",
+    "vary": "its Vary has no bound: *, Cookie, User-Agent, X-Forwarded-For, Forwarded or too many fields",
     "no-freshness": "nothing says for how long it is fresh, neither the origin nor the route",
     "no-cache": "it may never be used unasked, and has no validator to ask with",
     "already-stale": "it is stale from the start, and has no validator",

@@ -17,7 +17,8 @@ HEURISTIC = frozenset({200, 203, 204, 300, 301, 308, 404, 410})
 UNDERSTOOD = frozenset({200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 501})
 BY_ANSWER = frozenset({"status", "no-store", "private"})  # words for what the answer alone decides
 VARY_NAMES = 16  # a Vary of more names is not worth storing
-UNBOUNDED_VARY = frozenset({b"*", b"cookie", b"user-agent"})  # as many variants as clients (A64)
+# as many variants as clients (A64); and what the edge tells of the client is in no field that the client sent
+UNBOUNDED_VARY = frozenset({b"*", b"cookie", b"user-agent", b"forwarded", b"x-forwarded-for"})
 
 
 @record

@@ -113,6 +113,7 @@ async def test_a60_the_most_restrictive_reading_counts(tmp_path: Path, door: str
 
 @pytest.mark.parametrize(
     "vary", ["*", "a, *", "\t*", "Accept\r\nVary: *", "Cookie", "user-agent", "Accept, COOKIE",
+             "X-Forwarded-For", "accept, forwarded",
              ", ".join(f"x-{number}" for number in range(1000))],
 )  # fmt: skip
 async def test_a63_a64_what_varies_without_bound_is_not_stored(tmp_path: Path, door: str, vary: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.clock import steady
+from edgeproxy.fetch import PATIENCE
 from tests.helpers.edge import Answer, Running, running_workers
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -209,3 +211,27 @@ async def test_a_client_of_what_is_for_nobody_else_may_hold_it_already(tmp_path:
         assert (await edge.ask("/a")).status == 200
         assert (await edge.ask("/a", 'If-None-Match: "v1"')).status == 304, "the origin says so"
         assert b"if-none-match" in origin.heads[-1]
+
+
+async def test_a_client_that_leads_in_anothers_place_is_not_sent_off_as_one_who_waits(tmp_path: Path) -> None:
+    """Even where another worker waits longer than it does."""
+    origin = Origin("Cache-Control: private")
+    async with two_workers(origin, tmp_path) as (edge, other):
+        first = await edge.client()
+        first.send(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        await origin.arrived.wait()
+        asking: list[asyncio.Task[Answer]] = []
+        for worker in (other, edge):
+            asking.append(asyncio.create_task(worker.ask("/a")))
+            async with asyncio.timeout(5):
+                while waiting(edge) < 1 + len(asking):
+                    await asyncio.sleep(0.01)
+        first.writer.close()
+        async with asyncio.timeout(5):
+            while len(origin.heads) < 2:
+                await asyncio.sleep(0.01)
+        edge.worker.hall.fetcher.sweep(steady() + 2 * PATIENCE)
+        await asyncio.sleep(0.05)  # whatever else would be asked for was
+        origin.may.set()
+        assert [answer.body for answer in await asyncio.gather(*asking)] == [b"none", b"none"]
+        assert len(origin.heads) == 3, "the two that led, and the other worker, which was sent off"
