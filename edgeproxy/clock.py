@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from email.utils import formatdate
 
-_OFFSET = time.time() - time.monotonic()
+OFFSET = time.time() - time.monotonic()
 _monotonic = time.monotonic
 
 wall = time.time
@@ -18,7 +18,7 @@ wall = time.time
 
 def steady() -> float:
     """Epoch seconds that never jump, the same in every process of this machine's edge."""
-    return _monotonic() + _OFFSET
+    return _monotonic() + OFFSET
 
 
 class DateLine:

@@ -188,6 +188,11 @@ class Context:
             made = self._request_id = made()
         return made
 
+    @property
+    def ahead(self) -> float:
+        """By how many seconds the wall clock is ahead of the steady one: it was set since the edge began."""
+        return self.wall - self.now
+
     def delay(self, seconds: float, policy: str) -> None:
         """It has to wait so long, unless it has to wait longer already."""
         if self.late is None or seconds > self.late.seconds:

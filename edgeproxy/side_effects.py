@@ -16,7 +16,7 @@ def update_by_head(trip: Trip, rule: CacheRule, now: float) -> None:
     entry, _ = store.find(job.visit.key(rule, job.ctx), request.headers)
     if entry is None or trip.status not in (200, 410):
         return
-    update = head_update(rule, request, entry, trip.status, trip.headers, job.ctx.now, now)
+    update = head_update(rule, request, entry, trip.status, trip.headers, job.ctx.now, now, job.ctx.ahead)
     if update is None:
         entry.expire(now)
         store.changed(entry)

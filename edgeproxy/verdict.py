@@ -48,7 +48,7 @@ def carry_out(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, rule: Ca
         trip.press = prepare(trip)
     if request.method == b"HEAD":
         update_by_head(trip, rule, now)
-    settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now)
+    settled = settle(rule, request, job.fetch, trip.status, trip.headers, job.ctx.now, now, job.ctx.ahead)
     if isinstance(settled, Keep):
         Recording(fetcher, trip, rule, settled, flight or Flight[Job].of(job.fetch.key or b"", job)).begin()
     elif isinstance(settled, Pass):

@@ -12,7 +12,7 @@ import pytest
 from edgeproxy import process_lock
 from edgeproxy.cache.clocks import Purged
 from edgeproxy.cache.machine import MachineStore
-from edgeproxy.clock import steady, wall
+from edgeproxy.clock import OFFSET, steady
 from edgeproxy.config.sections import MachineSection
 from edgeproxy.http.message import Headers
 from edgeproxy.machine import home as machine_home
@@ -55,7 +55,9 @@ def fill(home: MachineHome, *keys: str) -> None:
 
 
 def open_store(home: MachineHome) -> MachineStore:
-    return MachineStore(str(home.objects), home.era, home.size, 2**18, home.asked, steady, wall, _nothing)
+    return MachineStore(
+        str(home.objects), home.era, home.size, 2**18, home.asked, steady, home.ahead, _nothing
+    )
 
 
 def _nothing(kind: str, why: str) -> None:
@@ -96,6 +98,27 @@ def test_a_machine_that_stopped_without_a_word_costs_the_cache(folder: Path, boo
     assert start(folder).survived, "it was stopped in good order, and all is on the disk"
 
 
+@pytest.mark.parametrize(("restarted", "later"), [(False, 3600.0), (True, 0.0)], ids=["edge", "machine"])
+def test_what_was_stored_is_as_old_as_it_is_though_the_clock_was_set(
+    folder: Path, boot: Path, monkeypatch: pytest.MonkeyPatch, restarted: bool, later: float
+) -> None:
+    """By the time since the machine began; only where it began anew, the wall clock is all there is."""
+    home = start(folder)
+    fill(home, "a")
+    home.close()
+    if restarted:
+        boot.write_text("second boot\n")
+    monkeypatch.setattr(machine_home, "OFFSET", OFFSET + 3600)  # what the wall clock said at the next start
+    for _ in range(2):
+        again = start(folder)
+        store = open_store(again)
+        found, _ = store.find(b"a", NOBODY)
+        store.close()
+        again.close()
+        assert found is not None
+        assert found.born == pytest.approx(entry("a").born + later)
+
+
 def _edit_state(folder: Path, **values: object) -> None:
     state = json.loads((folder / "state").read_text())
     (folder / "state").write_text(json.dumps({**state, **values}))
@@ -111,6 +134,7 @@ def _edit_state(folder: Path, **values: object) -> None:
         (lambda folder: _edit_state(folder, era="zz"), "state"),
         (lambda folder: _edit_state(folder, era="00"), "state"),
         (lambda folder: _edit_state(folder, objects="1"), "state"),
+        (lambda folder: _edit_state(folder, clock=float("inf")), "state"),
         (lambda folder: _edit_state(folder, objects=-1), "state"),
         (lambda folder: _edit_state(folder, purges=2**70), "state"),
         (lambda folder: _edit_state(folder, era="00" * purge_journal.ERA), "purges"),

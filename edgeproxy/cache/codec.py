@@ -2,7 +2,8 @@
 
 Rule 1: what cannot be trusted is nothing. `decode` answers None for another version, a torn or a changed
 record, never an exception and never a part of an entry.
-Rule 2: times are written by the wall clock, because the steady one begins anew with each start.
+Rule 2: times are written by a clock that outlives the process, because the steady one begins anew with each
+start.
 Rule 3: what a plain hit does not need is not worked out: fields are read from the head when somebody asks.
 
     magic and version | crc32 of all that follows | fixed part | key, Vary names, variant, head, host, ...
@@ -69,8 +70,8 @@ class HeadFields(Sequence[Field]):
 
 
 def encode(entry: Entry, ahead: float, *, bare: bool = False) -> bytes:
-    """The record of an entry, `bare` without its body. `ahead`: by how many seconds the wall clock is ahead
-    of the steady one."""
+    """The record of an entry, `bare` without its body. `ahead`: by how many seconds the clock of the
+    records is ahead of this process's steady one."""
     response, file = entry.response, None if bare else entry.file
     host, path, query = entry.location
     parts = (

@@ -61,16 +61,17 @@ class MachineStore:
         object_size: int,
         asked: memoryview,
         clock: Clock,
-        wall: Clock,
+        ahead: float,
         failed: Callable[[str, str], None],
         opener: Opener | None = None,
     ) -> None:
-        """`era` names the purges that the entries know of: a file of another era is not used. `opener` finds
-        bodies that lie in files of their own."""
+        """`era` names the purges that the entries know of: a file of another era is not used. `ahead` is by
+        how many seconds the clock of the file is ahead of `clock`. `opener` finds bodies that lie in files of
+        their own."""
         self.object_size = object_size
         self.failures: dict[str, int] = dict.fromkeys(KINDS, 0)
         self.damaged = False
-        self._clock, self._wall, self._failed = clock, wall, failed
+        self._clock, self._ahead, self._failed = clock, ahead, failed
         self._paused_until = 0.0
         self._in_a_row = 0
         self._length = 0
@@ -110,7 +111,7 @@ class MachineStore:
         began = self._clock()
         try:
             with self._reading() as txn:
-                found = self._objects.find(txn, key, headers, self._wall() - began)
+                found = self._objects.find(txn, key, headers, self._ahead)
         except _UNUSABLE as error:
             self._fail("damaged", error)
         except _FAILURES as error:
@@ -178,12 +179,12 @@ class MachineStore:
                 raise DamagedError(f"it says that it is {found!r}")
 
     def _put_all(self, entries: list[Entry]) -> int:
-        objects, ahead, stored = self._objects, self._wall() - self._clock(), 0
+        objects, stored = self._objects, 0
         evicted = objects.evictions
         try:
             with self._env.begin(write=True, buffers=True) as txn:
                 for entry in entries:
-                    stored += objects.put(txn, entry, ahead)
+                    stored += objects.put(txn, entry, self._ahead)
         except lmdb.Error:
             objects.evictions = evicted  # none of it happened
             raise

@@ -39,8 +39,8 @@ DROPPED = 64  # objects that may be dropped for one entry
 
 
 class Objects:
-    """Both trees of the file. Transactions are the caller's; `ahead` is by how much the wall clock is
-    ahead of the steady one."""
+    """Both trees of the file. Transactions are the caller's; `ahead` is by how many seconds
+    the file's clock is ahead of ours."""
 
     def __init__(
         self, objects: Any, index: Any, size: int, page: int, asked: memoryview, opener: Opener | None

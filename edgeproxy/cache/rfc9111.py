@@ -33,12 +33,20 @@ class Assessment:
     must_validate: bool
     never_stale: bool
     left_out: frozenset[bytes] = frozenset()  # lower-case names of fields that must not be stored
+    ahead: float = 0.0  # by how many seconds the wall clock is ahead of the steady one
 
 
 def assess(
-    rule: CacheRule, request: Request, status: int, headers: Headers, requested_at: float, responded_at: float
+    rule: CacheRule,
+    request: Request,
+    status: int,
+    headers: Headers,
+    requested_at: float,
+    responded_at: float,
+    ahead: float = 0.0,
 ) -> Assessment | str:
-    """What storing the response would mean, or the word for why it must not be stored."""
+    """What storing the response would mean, or the word for why it must not be stored. `ahead`: by how many
+    seconds the wall clock, which origins go by, is ahead of the steady one."""
     override = rule.freshness_of(status)
     control, targeted = response_control(headers, rule.ident)
     if override is not None and override.ignore:
@@ -52,8 +60,8 @@ def assess(
     if rule.headers:  # what is in the key need not be compared again
         names = tuple([name for name in names if name not in rule.headers])
     date = parse_date(headers.get(b"date"))
-    age = corrected_age(headers, date, requested_at, responded_at)
-    said = _lifetime(rule, status, headers, control, date, responded_at, targeted=targeted)
+    age = corrected_age(headers, date, requested_at, responded_at, ahead)
+    said = _lifetime(rule, status, headers, control, date, responded_at + ahead, targeted=targeted)
     lifetime = None if said is None else said[0]
     if override is not None:
         lifetime = override.apply(lifetime)
@@ -86,6 +94,7 @@ def assess(
         must_validate,
         never_stale,
         _left_out(rule, control),
+        ahead,
     )
 
 
@@ -146,9 +155,11 @@ def vary_names(headers: Headers) -> tuple[bytes, ...] | None:
     return tuple(sorted(names))
 
 
-def corrected_age(headers: Headers, date: float | None, requested_at: float, responded_at: float) -> float:
-    """Corrected initial age (§4.2.3), from our steady clock and the origin's Date and Age."""
-    apparent = max(0.0, responded_at - date) if date is not None else 0.0
+def corrected_age(
+    headers: Headers, date: float | None, requested_at: float, responded_at: float, ahead: float = 0.0
+) -> float:
+    """Corrected initial age (§4.2.3), from our clocks and the origin's Date and Age."""
+    apparent = max(0.0, responded_at + ahead - date) if date is not None else 0.0
     stated = _stated_age(headers.get(b"age"))
     delay = max(0, int(responded_at - requested_at))  # like all ages in whole seconds
     return max(apparent, stated + delay)

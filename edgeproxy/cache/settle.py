@@ -91,8 +91,10 @@ def settle(
     headers: Headers,
     requested_at: float,
     responded_at: float,
+    ahead: float = 0.0,
 ) -> Settled:
-    """The verdict on a response whose head has arrived. Times in steady seconds."""
+    """The verdict on a response whose head has arrived. Times in steady seconds; `ahead`: by how many the
+    wall clock is ahead of that."""
     entry = fetch.entry
     if fetch.key is None:
         if entry is not None and status in FAILURES and on_failure(entry, responded_at):
@@ -102,12 +104,12 @@ def settle(
         if status == 304:
             if not validates(entry, headers):
                 return Again()
-            return Revalidated(freshen(rule, request, entry, headers, requested_at, responded_at))
+            return Revalidated(freshen(rule, request, entry, headers, requested_at, responded_at, ahead))
         if status in FAILURES and on_failure(entry, responded_at):
             return UseStale(entry)
         if status >= 500:
             return Pass("error", remember=False)  # it does not take the place of what is stored (A53)
-    verdict = assess(rule, request, status, headers, requested_at, responded_at)
+    verdict = assess(rule, request, status, headers, requested_at, responded_at, ahead)
     if isinstance(verdict, str):
         return Pass(verdict)
     length = headers.get(b"content-length")
@@ -144,6 +146,7 @@ def head_update(
     headers: Headers,
     requested_at: float,
     responded_at: float,
+    ahead: float = 0.0,
 ) -> Entry | None:
     """What a response to HEAD makes of the stored response to GET: its successor when both describe the same
     bytes, None when it is out of date (RFC 9111 §4.3.5)."""
@@ -154,7 +157,7 @@ def head_update(
         or (length is not None and length != b"%d" % len(entry.response.body))
     ):
         return None
-    return freshen(rule, request, entry, headers, requested_at, responded_at)
+    return freshen(rule, request, entry, headers, requested_at, responded_at, ahead)
 
 
 def on_failure(entry: Entry, now: float) -> bool:
@@ -187,6 +190,7 @@ def freshen(
     headers: Headers,
     requested_at: float,
     responded_at: float,
+    ahead: float = 0.0,
 ) -> Entry:
     """The successor of an entry that a 304 validated (RFC 9111 §4.3.4)."""
     news = [field for field in end_to_end_fields(headers) if field[0].lower() not in COOKIES]
@@ -194,13 +198,13 @@ def freshen(
     if b"date" not in headers:  # then its date is that of its receipt (RFC 9110 §6.6.1)
         fields = [field for field in fields if field[0].lower() != b"date"]
     merged = Headers([*fields, *[field for field in headers.raw if field[0].lower() == b"age"]])
-    verdict = assess(rule, request, entry.response.status, merged, requested_at, responded_at)
+    verdict = assess(rule, request, entry.response.status, merged, requested_at, responded_at, ahead)
     if isinstance(verdict, str):  # not storable any more: good for this once
         date = parse_date(merged.get(b"date"))
-        born = responded_at - corrected_age(merged, date, requested_at, responded_at)
+        born = responded_at - corrected_age(merged, date, requested_at, responded_at, ahead)
         names = vary_names(merged)
         names = entry.names if names is None else names
-        verdict = Assessment(names, born, responded_at, responded_at, responded_at, True, True)
+        verdict = Assessment(names, born, responded_at, responded_at, responded_at, True, True, ahead=ahead)
     else:
         fields = [field for field in fields if field[0].lower() not in verdict.left_out]
     variant = entry.variant
@@ -240,7 +244,7 @@ def _entry(
     file: BodyFile | None,
 ) -> Entry:
     if not any(name.lower() == b"date" for name, _ in fields):
-        fields = (*fields, (b"Date", format_date(times.born)))
+        fields = (*fields, (b"Date", format_date(times.born + times.ahead)))
     return Entry(
         key,
         times.names,

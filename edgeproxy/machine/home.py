@@ -1,13 +1,15 @@
 """The folder of the machine tier: whose it is, whether what lies in it may be used, and what is done if not.
 
     lock       held by the running edge: a second one on the same folder goes without the tier
-    state      format, era, and the boot of the machine that wrote; `synced` when all of it is on the disk
+    state      format, era, the boot of the machine that wrote, and how its clock stood to the time since;
+               `synced` when all of it is on the disk
     objects.N  the LMDB file; N grows each time it is made anew
     purges.N   the purges that its entries must be compared with
 
 Rule 1: no process but the supervisor (or the only worker there is) makes or removes files here; others
 open what the shared cells name, and say there what is wrong with it.
-Rule 2: what is not certain is thrown away. A cache may be lost; an answer that was purged must not return.
+Rule 2: the clock of the entries is not set while the machine runs, whatever happens to the wall clock.
+Rule 3: what is not certain is thrown away. A cache may be lost; an answer that was purged must not return.
 """
 
 from __future__ import annotations
@@ -20,12 +22,14 @@ import secrets
 import struct
 import time
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import cast
 
 from edgeproxy.cache.clocks import PurgeClocks
 from edgeproxy.cache.machine_objects import ASKED, HAND
 from edgeproxy.cache.purge import catch_up
+from edgeproxy.clock import OFFSET
 from edgeproxy.machine import purge_journal
 from edgeproxy.machine.purge_journal import LARGE, PurgeJournal
 from edgeproxy.process_lock import take
@@ -54,6 +58,7 @@ class MachineHome:
         self.folder = folder
         self.size = size
         self.remade: dict[str, int] = dict.fromkeys(REASONS, 0)
+        self.ahead = 0.0  # by how many seconds the clock of the entries is ahead of our steady one
         self.survived = False  # does it hold what an earlier start stored?
         self.asked = memoryview(mmap.mmap(-1, HAND + ASKED))
         self._rests_until = 0.0
@@ -146,6 +151,10 @@ class MachineHome:
             self._cells[_OBJECTS], self._cells[_PURGES] = objects, purges
             if self.objects.exists() and self.objects.stat().st_size > self.size:
                 return "size"
+            clock = state.get("clock", OFFSET)
+            if not isinstance(clock, float) or not isfinite(clock):
+                return "state"
+            self.ahead = clock - OFFSET if state.get("boot") == _boot() else 0.0
             clocks = purge_journal.load(self.folder / f"purges.{purges}", era)
             return "purges" if clocks is None else clocks
         except (KeyError, ValueError, struct.error, OverflowError):
@@ -232,7 +241,7 @@ class MachineHome:
         """On the disk before anything else is written: what it says must hold after a power cut."""
         state = {
             "format": FORMAT, "era": self.era.hex(), "boot": _boot(), "synced": synced,
-            "objects": self.number, "purges": self._cells[_PURGES],
+            "objects": self.number, "purges": self._cells[_PURGES], "clock": OFFSET + self.ahead,
         }  # fmt: skip
         draft = self.folder / "state.draft"
         draft.write_text(json.dumps(state))

@@ -14,7 +14,7 @@ from contextlib import suppress
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.machine import KINDS, PAUSES, DamagedError, MachineStore
 from edgeproxy.cache.outbox import Outbox
-from edgeproxy.clock import steady, wall
+from edgeproxy.clock import steady
 from edgeproxy.http.message import Headers
 from edgeproxy.machine.home import MachineHome
 from edgeproxy.machine.large_files import LargeFiles
@@ -130,7 +130,7 @@ class MachineTier:
                 self._object_size,
                 home.asked,
                 steady,
-                wall,
+                home.ahead,
                 _failed,
                 None if self.files is None else self.files.open,
             )

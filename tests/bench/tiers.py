@@ -28,7 +28,7 @@ from pathlib import Path
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.machine import MachineStore
 from edgeproxy.cache.memory import MemoryStore
-from edgeproxy.clock import steady, wall
+from edgeproxy.clock import steady
 from edgeproxy.http.message import Headers
 from edgeproxy.http.wire import response
 from edgeproxy.machine.home import MachineHome
@@ -217,7 +217,7 @@ def get() -> Iterator[bool]:
     folder = Path(tempfile.mkdtemp(prefix="tiers-"))
     try:
         home = MachineHome(folder, 64 * MIB, PurgeLog())
-        store = MachineStore(str(home.objects), home.era, home.size, 2**18, home.asked, steady, wall, print)
+        store = MachineStore(str(home.objects), home.era, home.size, 2**18, home.asked, steady, 0.0, print)
         entries = [entry(number, 1000) for number in range(50)]
         store.put(entries)
         best = 1.0
@@ -265,7 +265,7 @@ def _resident_of_first_child(pid: int) -> int:
 def _fill(folder: Path, host: bytes) -> float:
     """Store the objects as an edge does. Microseconds each, without making them."""
     home = MachineHome(folder, 4 * 2**30, PurgeLog())
-    store = MachineStore(str(home.objects), home.era, home.size, 2**18, home.asked, steady, wall, print)
+    store = MachineStore(str(home.objects), home.era, home.size, 2**18, home.asked, steady, 0.0, print)
     spent = 0.0
     for start in range(0, OBJECTS, 1000):
         batch = [entry(number, 200, host=host) for number in range(start, start + 1000)]

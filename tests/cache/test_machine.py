@@ -45,6 +45,7 @@ class Home:
         self.said: list[str] = []
         self.asked = memoryview(bytearray(HAND + ASKED))
         self.now = NOW
+        self.ahead = 0.0
         self.tiers: list[MachineStore] = []
 
     def clock(self) -> float:
@@ -55,7 +56,7 @@ class Home:
 
     def open(self, size: int = SIZE, object_size: int = 2**18, era: bytes = ERA) -> MachineStore:
         tier = MachineStore(
-            str(self.path), era, size, object_size, self.asked, self.clock, self.clock, self.failed
+            str(self.path), era, size, object_size, self.asked, self.clock, self.ahead, self.failed
         )
         self.tiers.append(tier)
         return tier

@@ -49,7 +49,7 @@ class Machine:
         """The tier; a process opens it once, so two stores of a test share it."""
         if self.opened is None:
             self.opened = MachineStore(
-                str(self.path), b"era", MANY, 2**18, self.asked, self.clock, self.clock, self.failed
+                str(self.path), b"era", MANY, 2**18, self.asked, self.clock, 0.0, self.failed
             )
         return AtOnce(self.opened)
 
