@@ -26,7 +26,7 @@ from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.peers import said_to_peers
 from edgeproxy.pipeline import IF_CHANGED
 from edgeproxy.trip import Trip
-from edgeproxy.turns import Turns
+from edgeproxy.turns import Turns, soon
 
 NEAR = 256 * 1024  # bytes before a part that a client waits for, rather than that the origin is asked for it
 
@@ -80,6 +80,7 @@ class Recording:
             partial(self._brake.release, "readers"),
             self._deserted,
             self._outgrown,
+            soon,
         )
         if rule.min_uses > 1 and job.fetch.entry is None:
             self._body.kept = fetcher.uses.reaches(settled.key, rule.min_uses)

@@ -39,7 +39,7 @@ class Turns:
 
     def _go_on_soon(self) -> None:
         if self._left:
-            asyncio.get_running_loop().call_soon(self._go_on)
+            soon(self._go_on)
 
     def _go_on(self) -> None:
         self._do(FEW)
@@ -53,3 +53,8 @@ class Turns:
             except Exception:  # a fault with one is none of the others'
                 logger.exception("an answer could not be handed on; request_id=%s", job.ctx.request_id)
                 refuse(job, origin_error("proxy_internal_error"))
+
+
+def soon(call: Callable[[], None]) -> None:
+    """Have it called in the next turn of the loop."""
+    asyncio.get_running_loop().call_soon(call)

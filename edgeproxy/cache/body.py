@@ -4,20 +4,23 @@ Rule 1: all of it is held while it may be stored in memory, or it lies in a file
 and a slow one holds up nobody.
 Rule 2: where neither is so, what all readers had is dropped, and the origin waits for the slowest.
 Rule 3: what is dropped from memory for the file's sake was written there before.
+Rule 4: a crowd is served a few at a time: what else the loop has to do goes in between.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Protocol
 
 from edgeproxy.cache.body_file import BodyFile
+from edgeproxy.cache.body_reader import Reader
 from edgeproxy.cache.ranges import Part
 from edgeproxy.door import Door
 
 AHEAD = 256 * 1024  # bytes held for the slowest reader of what is neither recorded nor in a file
-PIECE = 256 * 1024  # bytes from the file for one reader; the others have their turn before the next
+FEW = 64  # readers in one turn of the loop
+Soon = Callable[[Callable[[], None]], object]
+"""Has something called in the next turn of the loop."""
 
 
 class Spool(Protocol):
@@ -41,108 +44,19 @@ class Spool(Protocol):
     def drop(self) -> None: ...
 
 
-class Reader:
-    """Where one door stands in the body. `filed`: it gets nothing but what is in the file."""
-
-    __slots__ = ("_body", "_due", "_first", "_until", "at", "door", "filed", "over", "position")
-
-    def __init__(self, body: Body, door: Door, part: Part | None, *, filed: bool) -> None:
-        self._body = body
-        self.door = door
-        self.filed = filed
-        self._first, self._until = part or (0, sys.maxsize)
-        self.position = 0  # chunks it had
-        self.at = 0  # bytes it had, or wants nothing of
-        if self._first > body.start:
-            self.position, self.at = body.dropped, body.start
-        else:
-            self.at = self._first
-        self._due = False  # its next turn is arranged
-        self.over = False
-        door.on_drain = self._drained
-        door.on_gone = body.trim
-
-    def pump(self) -> None:
-        """Write what the door has not had yet, as long as it takes it."""
-        if self.over:
-            return
-        body, door = self._body, self.door
-        while door.writable and not door.gone and self.at < self._until:
-            if self.position < body.dropped:
-                if self.at < body.start:
-                    self._read_file()
-                    break
-                self.position = body.dropped
-            if self.filed or self.position == body.dropped + len(body.chunks):
-                break
-            data = body.chunks[self.position - body.dropped]
-            self.position += 1
-            self._give(data)
-        if not self._due and (body.ended or self.at >= self._until or (self.filed and not body.filed)):
-            self._finish()
-
-    def _drained(self) -> None:
-        self.pump()
-        if not self._body.filed:  # then the origin may wait for this one
-            self._body.trim()
-
-    def _read_file(self) -> None:
-        body, spool = self._body, self._body.spool
-        if spool is None or self._due or body.broken:
-            return
-        at = min(max(self.at, self._first), body.start)
-        end = min(body.start, at + PIECE)
-        try:
-            data = spool.read(at, min(end, self._until))
-        except EOFError:
-            self._leave(self.door.abort)
-            return
-        if end == body.start:
-            self.position = body.dropped
-        self.at = end
-        self._due = True
-        spool.soon(self._next)
-        if data:
-            self.door.write(data)
-
-    def _give(self, data: bytes) -> None:
-        """Write what the door wants of these bytes, the next ones."""
-        before, end = self._first - self.at, self._until - self.at
-        self.at += len(data)
-        if before > 0 or end < len(data):
-            data = data[max(before, 0) : max(end, 0)]
-        if data:
-            self.door.write(data)
-
-    def _next(self) -> None:
-        self._due = False
-        self._drained()
-
-    def _finish(self) -> None:
-        body, door = self._body, self.door
-        whole = self.at >= self._until or (body.ended and not body.broken and self.at == body.size)
-        lost = body.broken or (self.filed and not body.filed)
-        if not whole:
-            near = not self.filed and body.dropped <= self.position < body.dropped + len(body.chunks)
-            if not lost or near:
-                return  # what came before a break is given, unless it is far behind
-        self._leave(door.end if whole else door.abort)
-
-    def _leave(self, last: Callable[[], None]) -> None:
-        self.over = True
-        self.door.on_drain = self.door.on_gone = None
-        last()
-
-
 class Body:
     """One body. Over `cap` bytes it is not recorded in memory any more; see `keep_in`."""
 
     __slots__ = (
+        "_left",
+        "_news",
         "_outgrown",
         "_pause",
         "_resume",
+        "_soon",
         "_stop",
         "_throttled",
+        "_trims",
         "_waiting",
         "broken",
         "cap",
@@ -165,6 +79,7 @@ class Body:
         resume: Callable[[], None],
         stop: Callable[[], None] | None = None,
         outgrown: Callable[[], None] | None = None,
+        soon: Soon = lambda call: call(),
     ) -> None:
         """`outgrown` is called when it is larger than `cap`: the moment for a file. `stop` is called when it
         is too large to be kept and nobody reads it any more."""
@@ -180,9 +95,12 @@ class Body:
         self.broken = False
         self.readers: list[Reader] = []
         self._pause, self._resume, self._throttled = pause, resume, False
-        self._stop, self._outgrown = stop, outgrown
+        self._stop, self._outgrown, self._soon = stop, outgrown, soon
         self.spool: Spool | None = None  # where all of it goes when it is too large for memory
         self._waiting = False  # nothing of it came with the head
+        self._left: list[Reader] = []  # have what came yet to come, the next one last
+        self._news = False  # more came before all of them had their turn
+        self._trims = False  # it will be trimmed
 
     @property
     def filed(self) -> bool:
@@ -213,14 +131,15 @@ class Body:
         self.readers.append(reader)
         if self.size or self.ended:
             reader.pump()
-        elif self._waiting:
+        if self._waiting:
             door.flush()
 
     def flush(self) -> None:
         """There is no more for now."""
-        self._waiting = True
-        for reader in self.readers:
-            reader.door.flush()
+        if not self._waiting:  # else they have their heads
+            self._waiting = True
+            for reader in self.readers:
+                reader.door.flush()
 
     def add(self, data: bytes) -> None:
         """Bytes from the origin."""
@@ -232,20 +151,55 @@ class Body:
             if self._outgrown is not None:
                 self._outgrown()
             self.recording = False
-        for reader in tuple(self.readers):
-            reader.pump()
-        self.trim()
+        self._serve()
 
     def end(self, *, broken: bool = False) -> None:
         """The body is complete, or broke off: then readers are aborted, never ended (RFC 9112 §8)."""
         self.ended, self.broken = True, broken
         self._throttled = False  # the connection may be somebody else's
-        for reader in tuple(self.readers):
-            reader.pump()
+        self._serve()
+
+    def _serve(self) -> None:
+        """Let all who read have what is new."""
+        if not self._left:
+            self._left = self.readers[::-1]
+            self._serve_few()
+        else:
+            self._news = True
+            if not (self.recording or self.filed):
+                self._throttle(wait=True, go=False)
+
+    def _serve_few(self) -> None:
+        left = self._left
+        try:
+            for _ in range(min(FEW, len(left))):
+                left.pop().pump()
+        finally:  # a fault with one is none of the others'
+            self._go_on()
+
+    def _go_on(self) -> None:
+        left = self._left
+        if not left:
+            self.trim()
+            if self._news:
+                self._news = False
+                left += self.readers[::-1]
+        if left:
+            self._soon(self._serve_few)
 
     def content(self) -> bytes:
         """All of the body; only while recording."""
         return self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
+
+    def trim_soon(self) -> None:
+        """Once in a turn of the loop, however many go on or leave in it."""
+        if not (self._trims or self.recording):
+            self._trims = True
+            self._soon(self._trim_now)
+
+    def _trim_now(self) -> None:
+        self._trims = False
+        self.trim()
 
     def trim(self) -> None:
         """Drop what nobody needs, and hold back the origin for the slowest reader."""

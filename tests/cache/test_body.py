@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import cast
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgeproxy.cache.body import AHEAD, Body
+from edgeproxy.cache.body import AHEAD, FEW, Body
 from edgeproxy.cache.body_file import BodyFile
 from edgeproxy.door import Door
 
@@ -111,12 +112,17 @@ STEP = st.one_of(
 )
 
 
-@given(st.lists(STEP, max_size=40), st.booleans())
+@given(st.lists(STEP, max_size=40), st.booleans(), st.sampled_from([1, 2, FEW]))
 def test_whatever_the_paces_each_reader_gets_its_bytes_once_or_sees_that_it_does_not(
-    steps: list[tuple[str, object]], breaks: bool
+    steps: list[tuple[str, object]], breaks: bool, few: int
 ) -> None:
+    with patch("edgeproxy.cache.body.FEW", few):
+        _run(steps, breaks=breaks)
+
+
+def _run(steps: list[tuple[str, object]], *, breaks: bool) -> None:
     disk = Disk()
-    body = Body(10, lambda: None, lambda: None, outgrown=lambda: body.keep_in(disk))
+    body = Body(10, lambda: None, lambda: None, outgrown=lambda: body.keep_in(disk), soon=disk.soon)
     body.lasting = True
     sent = b""
     clients: list[tuple[Client, tuple[int, int] | None, bool]] = []
@@ -219,3 +225,75 @@ def test_the_origin_waits_for_the_disk_when_that_is_wanted_and_for_no_reader(ful
     disk.full = False
     disk.write(1)
     assert said == (["pause", "resume"] if full else [])
+
+
+def crowd(body: Body, size: int) -> list[Client]:
+    clients = [Client(100) for _ in range(size)]
+    for client in clients:
+        body.read_by(cast(Door, client))
+    return clients
+
+
+def test_a_crowd_has_what_came_a_few_at_a_time() -> None:
+    disk = Disk()
+    body = Body(100, lambda: None, lambda: None, soon=disk.soon)
+    clients = crowd(body, 3 * FEW)
+    body.add(b"one")
+    assert [client.received for client in clients] == [b"one"] * FEW + [b""] * 2 * FEW
+    body.add(b"two")  # before all have had their turn
+    disk.run()
+    disk.run()
+    assert [client.received for client in clients] == [b"one"] * FEW + [b"onetwo"] * 2 * FEW
+    body.end()
+    for _ in range(3):
+        disk.run()
+    assert {(client.received, client.ending) for client in clients[: FEW + 1]} == {(b"onetwo", "end")}
+    for _ in range(3):
+        disk.run()
+    assert {(client.received, client.ending) for client in clients} == {(b"onetwo", "end")}
+    assert not disk.turns
+
+
+def test_the_origin_waits_for_a_crowd_that_has_not_had_its_turn_yet() -> None:
+    said: list[str] = []
+    disk = Disk()
+    body = Body(1, lambda: said.append("pause"), lambda: said.append("resume"), soon=disk.soon)
+    clients = crowd(body, 3 * FEW)
+    body.add(b"one")
+    assert not said
+    body.add(b"two")
+    assert said == ["pause"]
+    while disk.turns:
+        disk.run()
+    assert said == ["pause", "resume"]
+    assert {client.received for client in clients} == {b"onetwo"}
+    assert not body.chunks
+
+
+def test_one_who_cannot_be_served_is_not_in_the_way_of_the_crowd() -> None:
+    def fails(data: bytes) -> None:
+        raise RuntimeError
+
+    disk = Disk()
+    body = Body(100, lambda: None, lambda: None, soon=disk.soon)
+    clients = crowd(body, 3 * FEW)
+    clients[0].write = fails
+    with pytest.raises(RuntimeError):
+        body.add(b"one")
+    while disk.turns:
+        disk.run()
+    assert {client.received for client in clients[FEW:]} == {b"one"}
+
+
+def test_many_who_leave_in_one_turn_are_looked_for_once() -> None:
+    disk = Disk()
+    body = Body(1, lambda: None, lambda: None, soon=disk.soon)
+    clients = crowd(body, 10)
+    body.add(b"large")
+    for client in clients[1:]:
+        client.gone = True
+        assert client.on_gone is not None
+        client.on_gone()
+    assert (len(disk.turns), len(body.readers)) == (1, 10)
+    disk.run()
+    assert len(body.readers) == 1
