@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.decision import Cause, Serve
+from edgeproxy.errors import OriginError
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
 from edgeproxy.record import record
@@ -43,7 +44,7 @@ class Limits:
 class Report:
     """How an answer came about, for metrics and log: written by the fetch, read by the door at the end."""
 
-    __slots__ = ("cause", "error", "origin", "policy", "reason", "server", "tries", "waited")
+    __slots__ = ("cause", "detail", "error", "origin", "policy", "reason", "server", "tries", "waited")
 
     def __init__(self, cause: Cause) -> None:
         self.cause = cause
@@ -52,8 +53,13 @@ class Report:
         self.origin = ""
         self.server = ""
         self.error = ""  # type of RFC 9209
+        self.detail = ""  # of that error, where there is one; it may be of an earlier try
         self.tries = 0
         self.waited = 0.0  # seconds until the origin's head arrived
+
+    def failed(self, error: OriginError) -> None:
+        """The origin failed, for now."""
+        self.error, self.detail = error.error, error.detail
 
 
 class Door(Protocol):

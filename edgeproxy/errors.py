@@ -49,7 +49,8 @@ class RequestError(EdgeError):
 
 
 class OriginError(EdgeError):
-    """The origin failed. `error` is a type of RFC 9209 §2.3, shared by Proxy-Status, metrics, log."""
+    """The origin failed. `error` is a type of RFC 9209 §2.3, shared by Proxy-Status, metrics, log; `detail` a
+    phrase for the log alone, and `server` the label of the one that could not be connected to."""
 
     def __init__(self, error: str, status: int, retry: Retry, detail: str = "") -> None:
         super().__init__(f"{error}: {detail}" if detail else error)
@@ -57,6 +58,7 @@ class OriginError(EdgeError):
         self.status = status
         self.retry = retry
         self.detail = detail
+        self.server = ""
 
 
 # (RFC 9209 error type, status of our answer, retry) of each way an origin can fail.

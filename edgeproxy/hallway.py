@@ -219,7 +219,7 @@ class Hallway:
         if ctx.variants:
             self.trials.record(visit.request, ctx, status, duration, report.policy)
         if ending and not report.error:
-            report.error = ending
+            report.error, report.detail = ending, ""
         if self.log is not None:
             self.log.append(_outcome(visit.request, ctx, report, status, duration, done.sent))
 
@@ -227,7 +227,7 @@ class Hallway:
         """Log a WebSocket that has ended; it was counted when it began. `received` bytes of the client."""
         self.over(done, now)
         if self.log is not None:
-            done.report.error = ending
+            done.report.error, done.report.detail = ending, ""
             outcome = _outcome(
                 done.visit.request, done.ctx, done.report, done.status, now - done.started_at, done.sent
             )
@@ -287,6 +287,7 @@ def _outcome(
         retries=max(0, report.tries - 1),
         origin_seconds=report.waited,
         error=report.error,
+        error_detail=report.detail,
     )
 
 

@@ -120,7 +120,7 @@ def refuse(job: Job, error: OriginError) -> None:
     door = job.door
     if door is None or door.gone:
         return
-    door.report.error = error.error
+    door.report.failed(error)
     if door.started:
         door.abort()
         return

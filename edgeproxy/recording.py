@@ -232,7 +232,7 @@ class Recording:
     def _done(self, error: OriginError | None) -> None:
         trip, spool = self._trip, self._body.spool
         if error is not None:
-            trip.report.error = error.error
+            trip.report.failed(error)
         if spool is not None and error is None and self._body.kept:
             spool.finish(self._keep)
             return

@@ -19,9 +19,10 @@ from edgeproxy.shared import Shared
 _MOST_SAID = 64 * 1024
 
 
-def rehearse(config: Config) -> None:
-    """Build everything that this configuration asks for. Raises ConfigError when that cannot be done."""
-    check_files(config)
+def rehearse(config: Config, *, folders: bool = False) -> None:
+    """Build everything that this configuration asks for. Raises ConfigError when that cannot be done; with
+    `folders` also when there would be no machine tier, which stops no edge."""
+    check_files(config, folders=folders)
     asyncio.run(_rehearse(config))
 
 

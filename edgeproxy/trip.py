@@ -123,6 +123,7 @@ class Trip:
         except OriginError as error:
             if self._task is not None:
                 self._task = None
+                self.report.server = error.server or "-"
                 self._broke(error, reused=False)
             return
         if self._task is None:  # overtaken meanwhile: it is for the next request
@@ -160,7 +161,7 @@ class Trip:
         """No head came. Again only where RFC 9110 §9.2.2 and the body allow."""
         report = self.report
         self.meters.failed(report.server, error.error)
-        report.error = error.error
+        report.failed(error)
         report.waited = self._sender.clock() - self.job.ctx.now
         if self._expecting is not None:
             self._expecting.give_up()
@@ -376,10 +377,10 @@ class Trip:
             self.upstream.ended(connection.server, error)
         if self._door is not None:
             self._door.on_drain = self._door.on_gone = None
-            self.report.error = error.error
+            self.report.failed(error)
             self._door.abort()
         elif self._target is not None:
-            self.report.error = error.error
+            self.report.failed(error)
             self._target.end(broken=True)
         if self.on_done is not None:
             self.on_done(error)

@@ -175,8 +175,8 @@ def test_no_cell_of_the_table_is_wide(use, yaml):
 def test_check_tries_the_configuration_out_unless_told_not_to(use, yaml):
     use("edgeproxy.config", load_config=lambda _: CONFIG)
 
-    def fail(config: object) -> None:
-        assert config is CONFIG
+    def fail(config: object, *, folders: bool) -> None:
+        assert (config, folders) == (CONFIG, True)
         raise ConfigError("edge.yaml:3: geo.database: it is not there")
 
     use("edgeproxy.rehearsal", rehearse=fail)
@@ -374,6 +374,15 @@ def test_explain_refuses_what_cannot_be_meant(use, yaml, arguments, said):
     use("edgeproxy.explain", explain_config=None)
     result = call("explain", "GET", *arguments, "--config", yaml)
     assert (result.exit_code, said in result.stderr) == (2, True)
+
+
+@respx.mock
+def test_purge_counts_one_response_as_one():
+    done = {"purged": "all", "value": "", "workers": {"reached": 1, "running": 1}, "responses": 1}
+    respx.get("http://127.0.0.1:9900/livez").respond(200, json={"service": ADMIN_SERVICE})
+    respx.post("http://127.0.0.1:9900/purge").respond(200, json=done)
+    result = call("purge", "--all", "--token", "t0ken")
+    assert result.output == "purged: all\n1 response in 1 of 1 workers\n"
 
 
 @pytest.mark.parametrize(

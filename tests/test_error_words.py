@@ -1,4 +1,5 @@
-"""Every failure has one word: in Proxy-Status, in metrics, in the log; and a page for people."""
+"""Every failure has one word: in Proxy-Status, in metrics, in the log; the log has a phrase beside it, and
+people get a page."""
 
 from __future__ import annotations
 
@@ -61,16 +62,16 @@ async def _truncated(peer: Peer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "status", "word"),
+    ("script", "status", "word", "detail"),
     [
-        (_reset, 502, "connection_terminated"),
-        (_nonsense, 502, "http_protocol_error"),
-        (silence, 504, "http_response_timeout"),
+        (_reset, 502, "connection_terminated", "Connection reset by peer"),
+        (_nonsense, 502, "http_protocol_error", "Expected HTTP/, RTSP/ or ICE/"),
+        (silence, 504, "http_response_timeout", "no response in time"),
     ],
     ids=["reset", "nonsense", "silence"],
 )
 async def test_a_failure_has_one_word_everywhere(
-    tmp_path: Path, door: str, script: Script, status: int, word: str
+    tmp_path: Path, door: str, script: Script, status: int, word: str, detail: str
 ) -> None:
     async with failing(tmp_path, door, script) as edge:
         answer = await edge.ask("/a", "Accept: text/html", method="POST")
@@ -81,7 +82,20 @@ async def test_a_failure_has_one_word_everywhere(
         assert counted(edge) == {word: 1.0}
         json_answer = await edge.ask("/a", "Accept: application/json", method="POST")
         assert f"urn:edgeproxy:problem:{word}".encode() in json_answer.body
-    assert word in (await logged(tmp_path)).values()
+    line = await logged(tmp_path)
+    assert line["error"] == word
+    assert detail in str(line["error_detail"])
+
+
+async def test_the_log_names_the_server_that_cannot_be_connected_to(tmp_path: Path, door: str) -> None:
+    async with ScriptedOrigin(silence) as origin:
+        server = origin.url
+    config = CONFIG.format(origin=server, log=tmp_path / "access.log").replace("{{", "{")
+    async with running(config, tmp_path, door) as edge:
+        assert (await edge.ask("/a")).status == 502
+    line = await logged(tmp_path)
+    assert (line["error"], line["server"]) == ("connection_refused", server)
+    assert line["error_detail"] == "the origin refuses connections"
 
 
 async def test_an_answer_that_breaks_off_is_counted_under_its_word(tmp_path: Path, door: str) -> None:
@@ -90,4 +104,8 @@ async def test_an_answer_that_breaks_off_is_counted_under_its_word(tmp_path: Pat
         client.send(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
         assert await client.closed() != b""
         assert counted(edge) == {"http_response_incomplete": 1.0}
-    assert "http_response_incomplete" in (await logged(tmp_path)).values()
+    line = await logged(tmp_path)
+    assert (line["error"], line["error_detail"]) == (
+        "http_response_incomplete",
+        "the origin closed the connection",
+    )

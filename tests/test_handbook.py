@@ -59,7 +59,8 @@ def test_no_page_names_a_metric_that_is_not_there(page: str) -> None:
 def test_the_table_of_log_fields_is_that_of_the_log() -> None:
     full = Outcome(
         0.0, "c", b"GET", b"h", b"/", b"q", 200, b"hit", "r", "id", 0.0, 0, b"a", country="NL",
-        variants="v", policy="p", reason="r", shadow="s", origin="o", server="s", error="e", received=1,
+        variants="v", policy="p", reason="r", shadow="s", origin="o", server="s", error="e", error_detail="d",
+        received=1,
     )  # fmt: skip
     log = AccessLog(Cells(1).slot(0), "-")
     log.append(full)

@@ -39,7 +39,7 @@ MISTAKES = [
     ({"keys": "jwks_file: /dev/null"}, "edge.yaml:5: jwt_providers.main: not a JWK set"),
     (
         {"policy": "{use: 'nope.module:Policy'}"},
-        "edge.yaml:7: routes[0]: use: nope.module:Policy cannot be used: ModuleNotFoundError",
+        "edge.yaml:7: routes[0].policies[0]: use: nope.module:Policy cannot be used: ModuleNotFoundError",
     ),
 ]
 

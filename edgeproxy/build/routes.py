@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 from edgeproxy.build.policies import PolicyBuilder
@@ -97,11 +98,13 @@ class RouteBuilder:
                 file_size=store.machine.files.object_size if store.machine and store.machine.files else 0,
             )
         meters = RouteMeters(self._slot, section.name, RESULTS)
-        try:
-            policies = [self.policies.build(step, meters) for step in section.policies]
+        place = f"routes[{self._config.routes.index(section)}]"
+        policies: list[Policy] = []
+        for number, step in enumerate(section.policies):
+            with _placed(f"{place}.policies[{number}]"):
+                policies.append(self.policies.build(step, meters))
+        with _placed(place):
             choice = self._choice(section)
-        except (ConfigError, ValueError) as error:  # what only shows when the rules of several places meet
-            raise ConfigError(f"routes[{self._config.routes.index(section)}]: {error}") from None
         by_group = section.cache is not None and "group" in section.cache.vary_on
         if by_group:
             policies.append(KeyByGroup(self._config.geo.groups))
@@ -193,6 +196,15 @@ class RouteBuilder:
         for policy in policies:
             meters.expect(policy.name, getattr(policy, "reasons", ()))
         return meters
+
+
+@contextmanager
+def _placed(path: str) -> Iterator[None]:
+    """What only shows when the rules of several places meet is said of the place where it did."""
+    try:
+        yield
+    except (ConfigError, ValueError) as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _must_locate(policies: list[Policy], *, elsewhere: bool) -> bool:

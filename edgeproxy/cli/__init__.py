@@ -112,7 +112,7 @@ def check(file: Path | None, config: Path | None, alone: bool) -> None:
         from edgeproxy.rehearsal import rehearse
 
         try:
-            rehearse(made)
+            rehearse(made, folders=True)
         except ConfigError as error:
             raise ConfigError(f"{error}\n{_ELSEWHERE}") from None
     rows = route_rows(made)

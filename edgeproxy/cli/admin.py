@@ -76,10 +76,9 @@ def purge(
     workers = done.get("workers")
     if isinstance(workers, Mapping):
         count = cast("Mapping[str, object]", workers)
-        said = (
-            f"{done.get('responses')} responses in {count.get('reached')} of {count.get('running')} workers"
-        )
-        click.echo(said)
+        stored = done.get("responses")
+        what = f"{stored} response{'' if stored == 1 else 's'}"
+        click.echo(f"{what} in {count.get('reached')} of {count.get('running')} workers")
 
 
 def ask_admin(

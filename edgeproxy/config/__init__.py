@@ -20,7 +20,7 @@ from edgeproxy.config.editor_schema import editor_schema
 from edgeproxy.config.errors import validated
 from edgeproxy.config.file import load
 from edgeproxy.config.hints import ReadAs
-from edgeproxy.config.named_files import file_problems
+from edgeproxy.config.named_files import file_problems, folder_problems
 from edgeproxy.config.sections import (
     Admin,
     CacheStore,
@@ -255,9 +255,10 @@ def dump(config: Config, *, defaults: bool = False) -> str:
     return yaml_of(config, config._document, defaults=defaults)
 
 
-def check_files(config: Config) -> None:
-    """Raises ConfigError that names all files of this configuration that cannot be opened."""
-    problems = list(file_problems(config._document))
+def check_files(config: Config, *, folders: bool = False) -> None:
+    """Raises ConfigError that names all files of this configuration that cannot be opened; with `folders`
+    also the folder without which an edge goes on."""
+    problems = [*file_problems(config._document), *(folder_problems(config._document) if folders else ())]
     if problems:
         raise ConfigError(config._document.report(problems))
 

@@ -173,7 +173,9 @@ class _Explainer:
         models = models_at(self._model, at) or models_at(self._model, (*at, 0))  # one that stands for a list
         known = dict.fromkeys(name for each in models for name in key_names(each))
         near = suggestion(key, known)
-        expected = f", expected {either(known)}" if known and not near else ""
+        expected = (
+            f", expected {either(sorted(known, key=BESIDE.__contains__))}" if known and not near else ""
+        )
         return f"found an unknown key{near}{expected}"
 
     def _literal(self, fault: _Fault) -> str:

@@ -63,6 +63,17 @@ def file_problems(document: Document) -> Iterator[Problem]:
                 yield Problem(path, f"found {_shown(name)}, expected a file to write ({why})")
 
 
+def folder_problems(document: Document) -> Iterator[Problem]:
+    """A folder of the machine tier that cannot be had: an edge runs without it, so this stops none."""
+    for path, name in _named(document.data, ("cache", "machine", "path")):
+        folder = Path(name)
+        there = next(each for each in (folder, *folder.parents) if each.exists())
+        why = "" if there.is_dir() else f"{there} is no folder"
+        if why or (why := _unwritable(there / "lock")):
+            said = f"found {_shown(name)}, expected a folder to write to ({why})"
+            yield Problem(path, f"{said}; the edge would run with memory alone")
+
+
 def _named(data: Tree, pattern: tuple[object, ...]) -> Iterator[tuple[TreePath, str]]:
     """Path and text of each file name that stands where the pattern says."""
     found: list[tuple[TreePath, Tree]] = [((), data)]

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from edgeproxy.cache.rule import TAG_FIELDS
+from edgeproxy.config.as_yaml import size_text
 from edgeproxy.errors import RequestError
 from edgeproxy.http.pages import LONGEST, check_page
 from edgeproxy.http.target import normalise_path
@@ -148,6 +149,12 @@ class Admin(Model):
     listener is not on loopback."""
 
 
+def _above(larger: int, bound: str, size: int) -> ValueError:
+    """What is wrong with an object_size that never fits."""
+    said = f"found object_size {size_text(larger)}, expected at most {bound}, which is {size_text(size)}"
+    return ValueError(f"{said}; raise the one or lower the other")
+
+
 class FilesSection(Model):
     """Bodies too large for memory, in files of their own in the folder of the machine tier."""
 
@@ -159,7 +166,7 @@ class FilesSection(Model):
     @model_validator(mode="after")
     def _fits(self) -> FilesSection:
         if self.object_size > self.max_bytes:
-            raise ValueError("object_size is above max_bytes, so the largest bodies could never be stored")
+            raise _above(self.object_size, "max_bytes", self.max_bytes)
         return self
 
 
@@ -181,9 +188,7 @@ class MachineSection(Model):
     @model_validator(mode="after")
     def _fits(self) -> MachineSection:
         if self.object_size * 32 > self.max_bytes:
-            raise ValueError(
-                "object_size is above a 32nd of max_bytes, so there would be room for a few only"
-            )
+            raise _above(self.object_size, "a 32nd of max_bytes", self.max_bytes // 32)
         return self
 
 
@@ -206,7 +211,7 @@ class CacheStore(Model):
     @model_validator(mode="after")
     def _fits(self) -> CacheStore:
         if self.object_size > self.memory > 0:
-            raise ValueError("object_size is above memory, so the largest objects could never be stored")
+            raise _above(self.object_size, "memory", self.memory)
         return self
 
 

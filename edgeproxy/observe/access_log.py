@@ -167,6 +167,8 @@ class AccessLog:
             parts.append(f',"received":{o.received}')
         if o.error:
             parts.append(f',"error":{_text(o.error, cap)}')
+            if o.error_detail:
+                parts.append(f',"error_detail":{_text(o.error_detail, cap)}')
         parts.append("}\n")
         return "".join(parts)
 

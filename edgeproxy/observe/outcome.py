@@ -272,4 +272,5 @@ class Outcome:
     retries: int = 0
     origin_seconds: float = 0.0
     error: str = ""  # RFC 9209 error type, or a word of the door
+    error_detail: str = ""  # what an origin did wrong, in words; said with `error` only
     received: int = 0  # bytes that a WebSocket brought from the client

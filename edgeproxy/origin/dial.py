@@ -6,6 +6,7 @@ Several addresses race (happy eyeballs, RFC 8305): the next one is tried while t
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -112,7 +113,7 @@ class Dialer:
         return peer is not None and self._resolver.outdated(self._url.host, peer[0])
 
 
-def connect_error(error: Exception) -> OriginError:
+def connect_error(error: BaseException) -> OriginError:
     """The OriginError of what connecting raised."""
     if isinstance(error, ssl.SSLError):
         return tls_error(error)
@@ -122,4 +123,5 @@ def connect_error(error: Exception) -> OriginError:
         return origin_error("connection_refused", "the origin refuses connections")
     if isinstance(error, ConnectionError | EOFError):
         return origin_error("connection_terminated", "the origin closed the connection while it was opened")
-    return origin_error("destination_unavailable", "the origin cannot be reached")
+    why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else type(error).__name__
+    return origin_error("destination_unavailable", f"the origin cannot be reached: {why}")

@@ -15,6 +15,7 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
+from edgeproxy.origin.dial import connect_error
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.servers import ServerUrl
 from edgeproxy.origin.settings import Health, Origin
@@ -109,16 +110,16 @@ class HealthProber:
         interval = self._health.interval
         await asyncio.sleep(min(interval, 1.0) * self._chance())  # not all servers at once
         while True:
-            self.record(index, good=await self.probe(client, url))
+            self.record(index, await self.fault(client, url))
             await asyncio.sleep(interval * (0.9 + 0.2 * self._chance()))
 
-    def record(self, index: int, *, good: bool) -> None:
+    def record(self, index: int, fault: str) -> None:
         """Count one probe of a server and publish what it means."""
         before = self._cells[index]
-        after = self._tallies[index].observe(good=good)
+        after = self._tallies[index].observe(good=not fault)
         self._cells[index] = after
         if after != before and UNHEALTHY in (before, after):
-            state = "unhealthy" if after == UNHEALTHY else "healthy"
+            state = f"unhealthy: {fault}" if after == UNHEALTHY else "healthy again"
             _log.warning("origin %s: %s is %s", self._name, self._origin.urls[index], state)
 
     async def _target(self, url: ServerUrl) -> ServerUrl:
@@ -130,24 +131,37 @@ class HealthProber:
         )
         return ServerUrl(url.tls, addresses[0], url.port)
 
-    async def probe(self, client: httpx.AsyncClient, url: ServerUrl) -> bool:
-        """Does one server answer with a healthy status in time?"""
-        low, high = self._health.statuses
+    async def fault(self, client: httpx.AsyncClient, url: ServerUrl) -> str:
+        """Probe a server once: what is wrong with it, or nothing."""
+        health = self._health
+        low, high = health.statuses
         try:
-            async with asyncio.timeout(self._health.timeout):
+            async with asyncio.timeout(health.timeout):
                 target = await self._target(url)
                 async with client.stream(
                     "GET",
-                    f"{target}{self._health.path}",
+                    f"{target}{health.path}",
                     headers={"Host": (self._origin.host_for(url) or url.authority.encode()).decode()},
                     extensions={"sni_hostname": self._origin.tls.server_name or url.host},
                 ) as response:
                     if not low <= response.status_code <= high:
-                        return False
-                    return self._health.body is None or await _says(response, self._health.body.encode())
+                        return f"{health.path} answered {response.status_code}, not {health.status}"
+                    if health.body is not None and not await _says(response, health.body.encode()):
+                        return f"{health.path} answered without the text of health.body"
+                    return ""
+        except (TimeoutError, httpx.TimeoutException):
+            return f"{health.path} has no answer within {health.timeout:g}s"
+        except httpx.ConnectError as error:
+            return connect_error(_root(error)).detail
         except Exception as error:  # whatever it was, the server has not shown that it works
-            _log.debug("origin %s: probe of %s: %r", self._name, url, error)
-            return False
+            return str(error) or type(error).__name__
+
+
+def _root(error: BaseException) -> BaseException:
+    """What the libraries between wrapped."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
 
 
 async def _says(response: httpx.Response, expected: bytes) -> bool:

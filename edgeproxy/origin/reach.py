@@ -136,6 +136,7 @@ class Reach:
         try:
             return await self._open(server)
         except OriginError as error:
+            error.server = server.label
             hold = HOLD_SILENT if error.error in _SILENT else HOLD_DOWN
             now = self._sweeper.clock()
             self._roster.unreachable(server.index, now + hold)

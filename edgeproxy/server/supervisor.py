@@ -39,6 +39,11 @@ BAD_MEMORY = frozenset({signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT})  # as da
 SETTLED = 10.0  # a process that lived this long starts over with its restarts
 BACKLOG = 2048
 PATIENCE = 1.0  # seconds that a port may still be in use
+_MEANS = {  # why an address cannot be had, and what helps
+    errno.EADDRINUSE: "; another edge or server has it: `ss -ltnp` names it",
+    errno.EADDRNOTAVAIL: "; no network interface here has it: `ip address` lists those that do",
+    errno.EACCES: "; a port below 1024 needs root or the capability CAP_NET_BIND_SERVICE",
+}
 
 
 @record
@@ -109,7 +114,7 @@ def _bound(address: Address, *, shared: bool) -> socket.socket:
                 time.sleep(0.05)
                 continue
             made.close()
-            said = os.strerror(error.errno or 0)
+            said = os.strerror(error.errno or 0) + _MEANS.get(error.errno or 0, "")
             raise OSError(error.errno, f"cannot listen on {address}: {said}") from None
         return made
 
@@ -209,8 +214,9 @@ class Supervisor:
             self._shared.publish(text)
         except (ConfigError, OSError) as error:
             self._shared.refused()
+            said = f"{self._path}: {error.strerror or error}" if isinstance(error, OSError) else error
             logger.error(  # noqa: TRY400 - the message is the whole story, a traceback is not
-                "reload refused, the running configuration stays:\n%s", error
+                "reload refused, the running configuration stays:\n%s", said
             )
             return
         if waiting := needs_restart(self._started_with, config):
@@ -240,14 +246,8 @@ class Supervisor:
         self._due[child.slot] = time.monotonic() + wait
         code = os.waitstatus_to_exitcode(status)
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        logger.error(
-            "process %d of slot %d ended by %s after %.1fs; starting another in %gs",
-            pid,
-            child.slot,
-            how,
-            lived,
-            wait,
-        )
+        who = "the control process" if child.slot == self._workers else f"worker {child.slot}"
+        logger.error("%s (pid %d) ended by %s after %.1fs; starts again in %gs", who, pid, how, lived, wait)
         self._shared.died(child.slot)
         if -code in BAD_MEMORY:
             self._shared.crashed()

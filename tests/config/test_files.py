@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.config.file import parse
-from edgeproxy.config.named_files import file_problems
+from edgeproxy.config.named_files import file_problems, folder_problems
 
 TEXT = """
 server: {{access_log: {{path: {log}}}}}
@@ -83,3 +83,31 @@ def test_what_is_no_file_stays_as_it_is(tmp_path: Path, log: str) -> None:
     text = f"server: {{access_log: {{path: {log}}}}}\ngeo: {{database: ''}}"
     data = parse(text.encode(), "edge.yaml", tmp_path).data
     assert data == {"server": {"access_log": {"path": log.strip('"')}}, "geo": {"database": ""}}
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("not/yet/there", ""),
+        ("there", "{folder}/there is no folder"),
+        ("there/below", "{folder}/there is no folder"),
+        ("locked/cache", "no right to write to {folder}/locked"),
+    ],
+)
+def test_a_folder_for_the_machine_tier_is_looked_at_and_not_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, why: str
+) -> None:
+    (tmp_path / "there").touch()
+    (tmp_path / "locked").mkdir()
+    monkeypatch.setattr("os.access", lambda where, _: Path(where).name != "locked")  # root may write anywhere
+    text = f"cache: {{machine: {{path: {path}}}}}"
+    document = parse(text.encode(), "edge.yaml", tmp_path)
+    said = document.report(folder_problems(document))
+    if not why:
+        assert said == ""
+    else:
+        assert said.startswith(
+            f"edge.yaml:1: cache.machine.path: found '{tmp_path / path}', expected a folder"
+        )
+        assert why.format(folder=tmp_path) in said
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["locked", "there"]

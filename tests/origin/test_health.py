@@ -54,7 +54,7 @@ async def _here(_host: str) -> Found:
 
 async def probe(made: HealthProber) -> bool:
     async with made.client(made._origin.urls[0]) as client:
-        return await made.probe(client, made._origin.urls[0])
+        return not await made.fault(client, made._origin.urls[0])
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,29 @@ async def test_a_text_may_be_expected(response: bytes, good: bool) -> None:
         assert await probe(made) is good
 
 
+@pytest.mark.parametrize(
+    ("response", "health", "said"),
+    [
+        (b"HTTP/1.1 503 No\r\nContent-Length: 0\r\n\r\n", {}, "/ answered 503, not 200-399"),
+        (says(b"fail"), {"path": "/up", "body": "pass"}, "/up answered without the text of health.body"),
+        (b"nonsense\r\n\r\n", {}, "illegal status line"),
+        (None, {"timeout": "50ms"}, "/ has no answer within 0.05s"),
+    ],
+    ids=["status", "text", "not http", "silent"],
+)
+async def test_what_is_wrong_is_said(response: bytes | None, health: dict[str, Any], said: str) -> None:
+    async with ScriptedOrigin(silence if response is None else always(response)) as origin:
+        made = prober(bytearray(1), origin.url, health=health)
+        async with made.client(made._origin.urls[0]) as client:
+            assert said in await made.fault(client, made._origin.urls[0])
+
+
 async def test_a_probe_is_a_plain_request_on_its_own_connection() -> None:
     async with ScriptedOrigin(always(OK)) as origin:
         made = prober(bytearray(1), origin.url, health={"path": "/healthz?deep=1"}, host="www.example.com")
         async with made.client(made._origin.urls[0]) as client:
             for _ in range(2):
-                assert await made.probe(client, made._origin.urls[0])
+                assert not await made.fault(client, made._origin.urls[0])
         assert len(origin.peers) == 2
         for head in origin.heads:
             lines = head.lower().split(b"\r\n")
@@ -151,8 +168,10 @@ async def test_a_server_behind_a_socket_is_probed_there(tmp_path: Path) -> None:
     assert heads[0].startswith(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n")
 
 
-@pytest.mark.parametrize(("issued_for", "good"), [("origin.example", True), ("other.example", False)])
-async def test_probes_verify_like_requests(tmp_path: Path, issued_for: str, good: bool) -> None:
+@pytest.mark.parametrize(
+    ("issued_for", "said"), [("origin.example", ""), ("other.example", "Hostname mismatch")]
+)
+async def test_probes_verify_like_requests(tmp_path: Path, issued_for: str, said: str) -> None:
     ca = trustme.CA()
     ca.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)  # the origin's side
@@ -163,7 +182,10 @@ async def test_probes_verify_like_requests(tmp_path: Path, issued_for: str, good
             tls={"ca": str(tmp_path / "ca.pem")},
             allow_private=True,
         )
-        assert await probe(made) is good
+        async with made.client(made._origin.urls[0]) as client:
+            fault = await made.fault(client, made._origin.urls[0])
+    assert fault.startswith(said)
+    assert bool(fault) == bool(said)
 
 
 async def test_the_loop_publishes_what_it_learns(caplog: pytest.LogCaptureFixture) -> None:
@@ -181,8 +203,8 @@ async def test_the_loop_publishes_what_it_learns(caplog: pytest.LogCaptureFixtur
         await asyncio.wait([task])
     said = [record.getMessage() for record in caplog.records if record.name.startswith("edgeproxy")]
     assert said == [
-        f"origin test: {dying.url} is unhealthy",
-        f"origin test: {dying.url} is healthy",
+        f"origin test: {dying.url} is unhealthy: the origin refuses connections",
+        f"origin test: {dying.url} is healthy again",
     ]
 
 
@@ -196,13 +218,13 @@ async def test_probes_are_spread_over_a_tenth_either_way(monkeypatch: pytest.Mon
         if len(slept) > 3:
             raise asyncio.CancelledError
 
-    async def good(*_: object) -> bool:
-        return True
+    async def well(*_: object) -> str:
+        return ""
 
     made = prober(bytearray(1), "http://127.0.0.1:1", health={"interval": "5s"})
     chances = iter([0.5, 0.0, 0.5, 1.0])
     made._chance = lambda: next(chances)
-    monkeypatch.setattr(made, "probe", good)
+    monkeypatch.setattr(made, "fault", well)
     monkeypatch.setattr(asyncio, "sleep", sleep)
     with pytest.raises(asyncio.CancelledError):
         async with made.client(made._origin.urls[0]) as client:

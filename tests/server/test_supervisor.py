@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +18,8 @@ import pytest
 
 from edgeproxy.config import Config, read_config
 from edgeproxy.config.file import parse
-from edgeproxy.server.supervisor import needs_restart, only_needed_by
+from edgeproxy.server.supervisor import bind, needs_restart, only_needed_by
+from edgeproxy.units import Address
 from tests.helpers.processes import free_port
 
 CONFIG = """
@@ -113,6 +116,10 @@ def test_a_reload_puts_another_admin_token_in_force_and_keeps_what_was_good(edge
     assert "edgeproxy_config_reload_success 0.0" in edge.ask("/metrics").text
     assert edge.status("/config", NEW) == 200
 
+    (edge.folder / "edge.yaml").unlink()
+    edge.reload()
+    edge.until(lambda: edge.says(f"{edge.folder / 'edge.yaml'}: No such file or directory"))
+
     edge.write(route="all, policies: [{use: 'nope:Policy'}]")
     edge.reload()
     edge.until(lambda: edge.says("nope:Policy cannot be used"))
@@ -178,8 +185,39 @@ def test_two_edges_do_not_share_an_address(edge: Edge) -> None:
         check=False,
     )
     assert done.returncode == 1
-    said = f"Error: cannot listen on 127.0.0.1:{edge.ports['port']}: Address already in use\n"
-    assert done.stderr == said
+    said = f"Error: cannot listen on 127.0.0.1:{edge.ports['port']}: Address already in use; another edge"
+    assert done.stderr.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (
+            errno.EADDRNOTAVAIL,
+            "127.0.0.1:80: Cannot assign requested address; no network interface here has it",
+        ),
+        (errno.EACCES, "127.0.0.1:80: Permission denied; a port below 1024 needs root or the capability"),
+        (errno.ENOBUFS, "127.0.0.1:80: No buffer space available"),
+    ],
+)
+def test_an_address_that_cannot_be_had_is_named_with_what_helps(
+    monkeypatch: pytest.MonkeyPatch, number: int, said: str
+) -> None:
+    class Refused(socket.socket):
+        def bind(self, address: object, /) -> None:
+            raise OSError(number, "whatever")
+
+    monkeypatch.setattr("socket.socket", Refused)
+    with pytest.raises(OSError, match=re.escape(f"cannot listen on {said}")):
+        bind(Address("127.0.0.1", 80), 1)
+
+
+def test_a_process_that_ends_is_named_and_so_is_how_it_ended(edge: Edge) -> None:
+    edge.until(lambda: edge.status("/readyz") == 200)
+    first, *_, last = sorted(children_of(edge.process.pid))
+    for pid, who in ((first, "worker 0"), (last, "the control process")):
+        os.kill(pid, signal.SIGKILL)
+        edge.until(lambda said=f"{who} (pid {pid}) ended by signal SIGKILL": edge.says(said))
 
 
 def test_an_edge_that_cannot_be_built_does_not_start(tmp_path: Path) -> None:
