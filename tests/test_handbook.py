@@ -6,11 +6,14 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from edgeproxy.cli import main
+from edgeproxy.config import read_config
+from edgeproxy.config.file import parse
 from edgeproxy.decision import Cause
 from edgeproxy.observe.access_log import AccessLog
 from edgeproxy.observe.cells import Cells
@@ -100,11 +103,65 @@ def test_every_command_that_a_page_names_exists(page: str) -> None:
     assert set(words) <= set(main.commands)
 
 
+def recipes() -> list[tuple[str, str]]:
+    """(where it is written, what) of each answer under `How do I …`."""
+    section = PAGES["README.md"].partition("\n## How do I")[2].partition("\n## ")[0]
+    rows = [line.split("|") for line in section.splitlines() if line.startswith("| ")][1:]
+    return [(row[-2].strip(), "|".join(row[2:-2]).strip(" `")) for row in rows]
+
+
+RECIPES = recipes()
+TOP = {key: value for where, what in RECIPES if where == "top" for key, value in yaml.safe_load(what).items()}
+
+
+@pytest.mark.parametrize(("where", "what"), [one for one in RECIPES if one[0] != "shell"])
+def test_every_recipe_works_where_it_says_it_is_written(where: str, what: str) -> None:
+    made = yaml.safe_load(what)
+    origin: dict[str, Any] = {"servers": ["http://10.0.1.9:8000"], "location": [0, 0]}
+    route: dict[str, Any] = {"name": "all", "origin": "app"}
+    if where == "origin":
+        origin |= made
+    elif where == "route":
+        route |= made
+    elif where == "policy":
+        route["policies"] = [made]
+    else:
+        assert where == "top"
+    edge = {**TOP, "edge": {"location": [0, 0]}, "origins": {"app": origin, "us": origin}, "routes": [route]}
+    read_config(parse(yaml.safe_dump(edge).encode(), "edge.yaml", ROOT, {"EDGE_ADMIN_TOKEN": "t" * 16}))
+
+
+def test_the_examples_of_the_readme_are_right() -> None:
+    blocks = [yaml.safe_load(one) for one in re.findall(r"```yaml\n(.*?)```", PAGES["README.md"], re.DOTALL)]
+    whole = [one for one in blocks if "routes" in one]
+    assert len(whole) == 2
+    origins = {"us": {"servers": ["http://10.0.1.9:8000"], "location": [0, 0]}}
+    for one in whole:
+        edge = {**TOP, "edge": {"location": [0, 0]}, "origins": origins, **one}
+        read_config(parse(yaml.safe_dump(edge).encode(), "edge.yaml", ROOT, {"EDGE_ADMIN_TOKEN": "t" * 16}))
+
+
+def test_there_is_a_recipe_for_every_place() -> None:
+    assert {where for where, _ in RECIPES} == {"top", "route", "policy", "origin", "shell"}
+    assert len(RECIPES) > 25
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_links_to_exists(page: str) -> None:
     folder = (ROOT / page).parent
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", PAGES[page]) if "://" not in link]
     assert [link for link in links if not (folder / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_into_a_page_leads_to_a_heading(page: str) -> None:
+    there = {
+        name: {re.sub(r"[^a-z0-9 -]", "", line.lstrip("# ").lower()).replace(" ", "-") for line in
+               text.splitlines() if line.startswith("#")}
+        for name, text in PAGES.items()
+    }  # fmt: skip
+    for target, heading in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", PAGES[page]):
+        assert heading in there[target or page]
 
 
 if __name__ == "__main__":

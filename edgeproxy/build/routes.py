@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -199,7 +199,7 @@ class RouteBuilder:
 
 
 @contextmanager
-def _placed(path: str) -> Iterator[None]:
+def _placed(path: str) -> Generator[None]:
     """What only shows when the rules of several places meet is said of the place where it did."""
     try:
         yield

@@ -123,7 +123,7 @@ class Server(Model):
     ] = (Listener(address="0.0.0.0:8080"),)
     """Addresses, each with `proxy_protocol: true` if a balancer in front speaks it. Default: 0.0.0.0:8080."""
     workers: Literal["auto"] | Annotated[int, Field(ge=1, le=128)] = "auto"
-    """Worker processes; `auto` is one per core."""
+    """Worker processes; `auto` is one per core, or as many as a container's quota is worth."""
     trusted_proxies: Annotated[
         tuple[NetworkField, ...], BeforeValidator(as_list, json_schema_input_type=str | list[str])
     ] = ()

@@ -4,17 +4,18 @@ Rule 1: a request only appends to a bounded list. The loop renders a few hundred
 would fight it for the GIL), and a thread writes them, because a sink may block.
 Rule 2: a line is at most 8 KiB of printable ASCII (reliability A124). Header values are not in it, but
 for the capped user agent; token-like parts of query, path and agent are `***` (A107).
-Rule 3: nothing here raises into the edge. What cannot be logged is dropped and counted (A158).
+Rule 3: nothing here raises into the edge. What cannot be logged is dropped and counted (A158), and the
+process says so once.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
 from collections import deque
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii  # the C function under json.dumps
 from pathlib import Path
@@ -23,6 +24,8 @@ from zlib import crc32
 
 from edgeproxy.observe.cells import Slot
 from edgeproxy.observe.outcome import Outcome
+
+logger = logging.getLogger("edgeproxy.access_log")
 
 PENDING_CAP = 10_000  # lines
 RENDER_LINES = 500  # at a time: about 2 ms of the loop
@@ -56,6 +59,8 @@ class AccessLog:
         self._sensitive = SENSITIVE | {_plain_name(name.encode()) for name in sensitive}
         self._pending: deque[Outcome] = deque()
         self._cut = b""  # the rest of a line that the sink took only in part
+        self._refused = ""  # why the last write was: said once, and again after one that was taken
+        self._name = path if self._path else "on standard output"
         self._second = (-1, "")
         # Two counters, for the loop and for the thread that writes: each cell has one writer.
         self._full = slot.counter("edgeproxy_access_log_dropped_total", reason="full")
@@ -95,10 +100,16 @@ class AccessLog:
         """Hand rendered lines to the sink. May block: call it in a thread, one call at a time."""
         left = self._cut + lines
         mid_line = bool(self._cut)
-        with suppress(OSError):  # a full disk, a full or closed pipe: counted below
+        refused = ""
+        try:
             while left and (taken := os.write(self._descriptor, left)):
                 mid_line = left[taken - 1] != 0x0A
                 left = left[taken:]
+        except OSError as error:  # a full disk, a full or closed pipe: counted below
+            refused = error.strerror or "error"
+            if not self._refused:
+                logger.warning("the access log %s takes no lines: %s; they are lost", self._name, refused)
+        self._refused = refused
         # A line cut in two must be completed before anything else is written.
         end = left.index(b"\n") + 1 if left and mid_line else 0
         self._cut = left[:end]

@@ -27,6 +27,7 @@ from edgeproxy.errors import ConfigError
 from edgeproxy.origin.servers import is_address
 from edgeproxy.record import record
 from edgeproxy.rehearsal import rehearse_apart
+from edgeproxy.server.cores import usable_cores
 from edgeproxy.server.worker import run_worker
 from edgeproxy.shared import Shared
 from edgeproxy.units import Address
@@ -82,9 +83,7 @@ def only_needed_by(config: Config) -> Iterator[str]:
 
 def worker_count(config: Config) -> int:
     """`auto` is one worker per core this process may use, 32 at most."""
-    if config.server.workers != "auto":
-        return config.server.workers
-    return min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 32)
+    return min(usable_cores(), 32) if config.server.workers == "auto" else config.server.workers
 
 
 def bind(address: Address, count: int) -> list[socket.socket]:

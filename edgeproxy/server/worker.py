@@ -157,7 +157,7 @@ class Worker:
             lag = max(0.0, steady() - due)
             self.parts.meters.lag(lag)
             if lag > LAG_WARNING:
-                logger.warning("the event loop of slot %d was blocked for %.0f ms", self.slot, lag * 1000)
+                logger.warning("the event loop of worker %d was blocked for %.0f ms", self.slot, lag * 1000)
             self.hall.sweep()
             self.hall.fetcher.sweep(steady())
 

@@ -277,12 +277,18 @@ class Sink:
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EAGAIN, errno.EPIPE], ids=errno.errorcode.get)
-def test_a_sink_that_takes_nothing_loses_lines_and_counts_them(log, cells, monkeypatch, error):
-    monkeypatch.setattr(access_log.os, "write", Sink(0, error))
-    for _ in range(3):
+def test_a_sink_that_takes_nothing_loses_lines_counts_them_and_is_named(
+    log, path, cells, monkeypatch, caplog, error
+):
+    sink = Sink(0, error)
+    monkeypatch.setattr(access_log.os, "write", sink)
+    for room in (0, 0, 10_000, 0):
+        sink.room = room
         log.append(outcome())
-    log.flush()
+        log.flush()
     assert dropped(cells, "sink") == 3
+    said = f"the access log {path} takes no lines: {os.strerror(error)}; they are lost"
+    assert [record.getMessage() for record in caplog.records] == [said, said], "again after one was taken"
 
 
 def test_a_line_that_was_cut_is_completed_before_anything_else(log, cells, monkeypatch):
