@@ -18,7 +18,8 @@ from typing import cast
 from edgeproxy.http.message import Pieces
 from edgeproxy.http.wire import JOIN_BELOW
 
-WEIGHT = 64 * 1024  # bytes that a mapped file counts in memory: two descriptors, and the tables of its pages
+DESCRIPTORS = 2  # of a mapped file: ours, and the mapping's
+WEIGHT = 64 * 1024  # bytes that a mapped file counts in memory: its descriptors, and the tables of its pages
 TOUCH = 60.0  # seconds between two marks that it is still asked for
 
 

@@ -28,6 +28,7 @@ from edgeproxy.origin.servers import is_address
 from edgeproxy.record import record
 from edgeproxy.rehearsal import rehearse_apart
 from edgeproxy.server.cores import usable_cores
+from edgeproxy.server.descriptors import raise_limit
 from edgeproxy.server.worker import run_worker
 from edgeproxy.shared import Shared
 from edgeproxy.units import Address
@@ -137,6 +138,7 @@ class Supervisor:
     def __init__(self, path: Path, config: Config) -> None:
         self._path = path
         self._config = self._started_with = config
+        raise_limit(config)  # before anything is opened, and for all who are forked
         self._workers = worker_count(config)
         addresses = [one.address for one in config.server.listen]
         self._sockets = list(map(list, zip(*[bind(one, self._workers) for one in addresses], strict=True)))
@@ -220,6 +222,7 @@ class Supervisor:
             return
         if waiting := needs_restart(self._started_with, config):
             logger.warning("not in force before the next restart: %s", ", ".join(waiting))
+        raise_limit(config)
         self._shared.accepted()
         self._config = config
         self._signal_all(signal.SIGHUP)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -18,6 +19,7 @@ import pytest
 
 from edgeproxy.config import Config, read_config
 from edgeproxy.config.file import parse
+from edgeproxy.server.descriptors import needed
 from edgeproxy.server.supervisor import bind, needs_restart, only_needed_by
 from edgeproxy.units import Address
 from tests.helpers.processes import free_port
@@ -36,7 +38,8 @@ OLD, NEW = "an-old-token-of-this-test", "a-later-token-of-this-test"
 class Edge:
     """A running `edgeproxy run` in a folder of its own."""
 
-    def __init__(self, folder: Path, **changes: object) -> None:
+    def __init__(self, folder: Path, under: Sequence[str] = (), **changes: object) -> None:
+        """`under` is a command that runs it."""
         self.folder = folder
         self.ports = {"port": free_port(), "admin": free_port()}
         self.log = folder / "log.txt"
@@ -44,7 +47,7 @@ class Edge:
         self.write_token(OLD)
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edgeproxy", "run", "--config", str(folder / "edge.yaml")],
+                [*under, sys.executable, "-m", "edgeproxy", "run", "--config", str(folder / "edge.yaml")],
                 stdout=log,
                 stderr=log,
                 cwd="/",
@@ -138,6 +141,35 @@ def test_a_reload_puts_another_admin_token_in_force_and_keeps_what_was_good(edge
     assert "Traceback" not in log
     assert OLD not in log
     assert NEW not in log
+
+
+def test_an_edge_opens_as_many_files_as_the_system_lets_it_and_says_when_they_may_not_do(
+    tmp_path: Path,
+) -> None:
+    edge = Edge(tmp_path, ["sh", "-c", 'ulimit -S -n 250 && ulimit -H -n 900 && exec "$@"', "sh"])
+    try:
+        edge.until(lambda: edge.status("/readyz") == 200)
+        for pid in children_of(edge.process.pid) | {edge.process.pid}:
+            assert resource.prlimit(pid, resource.RLIMIT_NOFILE) == (900, 900)
+        assert edge.says("a worker may need 11280 descriptors (server.limits.connections 10000, ")
+        assert edge.says("and the system allows 900")
+    finally:
+        edge.end()
+
+
+def test_what_a_worker_may_have_open_follows_from_its_limits(tmp_path: Path) -> None:
+    text = (
+        CONFIG.format(port=1, admin=2, workers=1, route="all", origin=ORIGIN)
+        + """
+cache: {memory: 64MiB, object_size: 1MiB, machine: {path: x, files: {max_bytes: 500MiB, object_size: 2MiB}}}
+"""
+    )
+    (tmp_path / "admin.token").write_text(OLD)
+    config = read_config(parse(text.encode(), "edge.yaml", tmp_path))
+    assert needed(config) == {
+        "server.limits.connections": 10_000, "max_connections of the origins": 1024,
+        "cache.machine.files": 1000, "others": 256,
+    }  # fmt: skip
 
 
 def children_of(pid: int) -> set[int]:
