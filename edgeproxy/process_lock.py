@@ -11,12 +11,12 @@ import time
 PATIENCE = 3.0  # seconds; an edge that was killed takes a moment to be gone, see `worker.LAST_WORDS`
 
 
-def take(file: int) -> None:
+def take(file: int, patience: float = PATIENCE) -> None:
     """Lock the file behind a descriptor; the lock goes when all its copies are closed.
 
-    Raises BlockingIOError when another edge holds it for longer than PATIENCE.
+    Raises BlockingIOError when another edge holds it for longer than `patience` seconds.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while True:
         try:
             return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from edgeproxy.config.sections import MachineSection
 from edgeproxy.http.message import Headers
 from edgeproxy.machine import home as machine_home
 from edgeproxy.machine import purge_journal
+from edgeproxy.machine import state as machine_state
 from edgeproxy.machine.home import MachineHome
 from edgeproxy.purge_log import PurgeKind, PurgeLog
 from edgeproxy.shared import Shared
@@ -35,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "boot_id"
     path.write_text("first boot\n")
-    monkeypatch.setattr(machine_home, "_BOOT_ID", path)
+    monkeypatch.setattr(machine_state, "_BOOT_ID", path)
     return path
 
 
@@ -255,6 +257,42 @@ def test_a_number_does_not_come_again_though_nobody_made_its_file(folder: Path) 
         seen.append(home.number)
     assert seen == sorted(set(seen))
     home.close()
+
+
+@pytest.mark.parametrize("what", ["the folder", "what is in it"])
+def test_a_folder_that_was_removed_at_work_is_made_again(folder: Path, what: str) -> None:
+    home = start(folder)
+    fill(home, "a")
+    home._log.append(PurgeKind.URL, b"example.com/before")
+    for path in folder.iterdir():
+        path.unlink()
+    if what == "the folder":
+        folder.rmdir()
+    home.tend()
+    home.tend()
+    assert home.remade["removed"] == 1
+    assert not holds(home, "a")
+    fill(home, "b")
+    home._log.append(PurgeKind.TAG, b"after")
+    kill(home)
+    again = start(folder)
+    assert again.survived
+    assert holds(again, "b")
+    assert [purge.value for purge in again.clocks.purges()] == [b"example.com/before", b"after"]
+
+
+def test_a_folder_that_is_another_edges_meanwhile_is_left_to_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = start(folder)
+    shutil.rmtree(folder)
+    other = start(folder)
+    monkeypatch.setattr(machine_home, "REST", 0.0)
+    home.tend()
+    assert (home.number, other.number, sum(home.remade.values())) == (1, 1, 0)
+    other.close()
+    home.tend()
+    assert home.remade["removed"] == 1
 
 
 def test_one_edge_at_a_time(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,6 @@ Rule 3: what is not certain is thrown away. A cache may be lost; an answer that 
 
 from __future__ import annotations
 
-import json
 import logging
 import mmap
 import os
@@ -24,7 +23,6 @@ import time
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
-from typing import cast
 
 from edgeproxy.cache.clocks import PurgeClocks
 from edgeproxy.cache.machine_objects import ASKED, HAND
@@ -32,7 +30,8 @@ from edgeproxy.cache.purge import catch_up
 from edgeproxy.clock import OFFSET
 from edgeproxy.machine import purge_journal
 from edgeproxy.machine.purge_journal import LARGE, PurgeJournal
-from edgeproxy.process_lock import take
+from edgeproxy.machine.state import boot, read_state, sync, write_state
+from edgeproxy.process_lock import PATIENCE, take
 from edgeproxy.purge_log import Purge, PurgeLog
 from edgeproxy.shared_memory import Segment
 
@@ -40,10 +39,19 @@ logger = logging.getLogger("edgeproxy.machine")
 
 FORMAT = 1
 REST = 5.0  # seconds until what failed is tried again
-REASONS = ("state", "power", "purges", "damaged", "crash", "size")  # of making the file anew; 0 is none
+# of making the file anew
+_SENTENCES = {
+    "state": "nothing says what it is, or another version wrote it",
+    "power": "the machine stopped before everything was on the disk",
+    "purges": "what was purged is not known",
+    "damaged": "the file is damaged, or not ours",
+    "crash": "a worker was ended by a signal, maybe because of it",
+    "size": "the file is larger than max_bytes allows",
+    "removed": "somebody removed it",
+}
+REASONS = tuple(_SENTENCES)
 _OBJECTS, _PURGES, _CONDEMNED = 0, 1, 2  # cells: the numbers in use, and 1 + index of a reason
 _ERA_AT = 32  # bytes of the segment: what ties the entries to the purges
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class MachineHome:
@@ -66,10 +74,8 @@ class MachineHome:
         segment = Segment(64)
         self._cells = segment.cells
         self._era = memoryview(segment.buffer)[_ERA_AT : _ERA_AT + purge_journal.ERA]
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._lock = self._take_folder()
         try:
-            take(self._lock)
             self._begin()
         except OSError:
             os.close(self._lock)
@@ -120,9 +126,27 @@ class MachineHome:
 
     # --- for the one process that owns the folder
 
+    def _take_folder(self, patience: float = PATIENCE) -> int:
+        """Make it, if it is not there, and lock it: the descriptor. Raises OSError."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            take(lock, patience)
+        except OSError:
+            os.close(lock)
+            raise
+        return lock
+
+    def _is_removed(self) -> bool:
+        """Did somebody remove the folder, or what was in it? Who has files open there does not notice."""
+        try:
+            return not os.path.samestat(os.stat(self.folder / "lock"), os.fstat(self._lock))
+        except FileNotFoundError:
+            return True
+
     def _begin(self) -> None:
         self._journal_number = 0
-        state = self._read_state()
+        state = read_state(self.folder)
         found = self._load(state)
         if isinstance(found, PurgeClocks):
             self.clocks = found
@@ -142,7 +166,7 @@ class MachineHome:
             return "state" if self._numbers("objects") else ""
         if state.get("format") != FORMAT:
             return "state"
-        if not state.get("synced") and (state.get("boot") != _boot() or not _boot()):
+        if not state.get("synced") and (state.get("boot") != boot() or not boot()):
             return "power"
         try:
             era, objects, purges = bytes.fromhex(str(state["era"])), state["objects"], state["purges"]
@@ -154,7 +178,7 @@ class MachineHome:
             clock = state.get("clock", OFFSET)
             if not isinstance(clock, float) or not isfinite(clock):
                 return "state"
-            self.ahead = clock - OFFSET if state.get("boot") == _boot() else 0.0
+            self.ahead = clock - OFFSET if state.get("boot") == boot() else 0.0
             clocks = purge_journal.load(self.folder / f"purges.{purges}", era)
             return "purges" if clocks is None else clocks
         except (KeyError, ValueError, struct.error, OverflowError):
@@ -165,10 +189,12 @@ class MachineHome:
     def tend(self) -> None:
         """Do what is due: make a condemned file anew, shorten a long journal. A few times a second."""
         catch_up(self.clocks, self._log)
-        condemned = self._cells[_CONDEMNED]
         if time.monotonic() < self._rests_until:
             return
         try:
+            if self._is_removed():
+                self.condemn("removed", self.number)
+            condemned = self._cells[_CONDEMNED]
             if condemned:
                 self._renew(REASONS[condemned - 1])
                 self._write_state(synced=False)
@@ -191,7 +217,7 @@ class MachineHome:
             if not self._cells[_CONDEMNED]:
                 for path in (self.objects, self.folder / f"purges.{self._cells[_PURGES]}"):
                     if path.exists():
-                        _sync(path)
+                        sync(path)
                 self._write_state(synced=True)
         except OSError as error:
             logger.warning("the machine tier in %s could not be closed: %s", self.folder, error)
@@ -199,8 +225,11 @@ class MachineHome:
 
     def _renew(self, reason: str) -> None:
         """Begin with nothing, under the next numbers."""
+        if reason == "removed":
+            self._lock, before = self._take_folder(0.0), self._lock
+            os.close(before)
         old = self._numbers("objects")
-        if not self._journal_number or reason == "purges":
+        if not self._journal_number or reason in ("purges", "removed"):
             self._era[:] = secrets.token_bytes(purge_journal.ERA)
             self._rewrite_journal()
         # also above one whose file nobody has made yet: a number must not come again (rule 1)
@@ -216,7 +245,7 @@ class MachineHome:
     def _rewrite_journal(self) -> None:
         """Write what is known into a file of the next number. Who appends waits meanwhile."""
         old = self._numbers("purges")
-        number = max(old, default=0) + 1
+        number = max([*old, self._cells[_PURGES]]) + 1
         with self._log.held():
             catch_up(self.clocks, self._log)
             purge_journal.create(self.folder / f"purges.{number}", self.era, self.clocks)
@@ -230,50 +259,12 @@ class MachineHome:
         found = [path.name.partition(".")[2] for path in self.folder.glob(f"{kind}.*")]
         return [int(number) for number in found if number.isdigit()]
 
-    def _read_state(self) -> dict[str, object]:
-        try:
-            state: object = json.loads((self.folder / "state").read_text())
-        except (OSError, ValueError):
-            return {}
-        return cast("dict[str, object]", state) if isinstance(state, dict) else {}
-
     def _write_state(self, *, synced: bool) -> None:
-        """On the disk before anything else is written: what it says must hold after a power cut."""
-        state = {
-            "format": FORMAT, "era": self.era.hex(), "boot": _boot(), "synced": synced,
+        said = {
+            "format": FORMAT, "era": self.era.hex(), "boot": boot(), "synced": synced,
             "objects": self.number, "purges": self._cells[_PURGES], "clock": OFFSET + self.ahead,
         }  # fmt: skip
-        draft = self.folder / "state.draft"
-        draft.write_text(json.dumps(state))
-        _sync(draft)
-        draft.replace(self.folder / "state")
-        _sync(self.folder)
-
-
-_SENTENCES = {
-    "state": "nothing says what it is, or another version wrote it",
-    "power": "the machine stopped before everything was on the disk",
-    "purges": "what was purged is not known",
-    "damaged": "the file is damaged, or not ours",
-    "crash": "a worker was ended by a signal, maybe because of it",
-    "size": "the file is larger than max_bytes allows",
-}
-
-
-def _boot() -> str:
-    """Which start of this machine it is; empty where nobody can tell."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        write_state(self.folder, said)
 
 
 def _remove(path: Path) -> None:

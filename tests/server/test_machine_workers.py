@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -156,6 +157,22 @@ async def test_a_restart_begins_with_what_was_stored_and_without_what_was_purged
     for path, said in ("/a", "hit"), ("/b", "fwd=uri-miss"), ("/c", "hit"):
         assert (await edge.get(path)).startswith(f"edge-1; {said}")
     assert len(edge.origin.heads) == 4
+
+
+async def test_a_folder_that_is_removed_at_work_is_made_again_and_used(edge: Edge) -> None:
+    await edge.get("/a")
+    await edge.until("edgeproxy_cache_machine_entries", 1)
+    shutil.rmtree(edge.cache)
+    await edge.until('edgeproxy_cache_machine_remade_total{reason="removed"}', 1)
+    assert "is made anew: somebody removed it" in (edge.folder / "log").read_text()
+    async with asyncio.timeout(PATIENCE):
+        while await edge.metric("edgeproxy_cache_machine_entries"):  # of the file that some still hold
+            await asyncio.sleep(0.05)
+    await edge.get("/b")
+    await edge.until("edgeproxy_cache_machine_entries", 1)
+    edge.end(signal.SIGTERM)
+    await edge.start()
+    assert (await edge.get("/b")).startswith("edge-1; hit")
 
 
 def _with_garbage(path: Path) -> None:
