@@ -13,7 +13,7 @@ from edgeproxy.cache.cache_status import cache_status, hit_status, x_cache
 from edgeproxy.cache.conditional import not_modified
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight
-from edgeproxy.cache.lookup import hit
+from edgeproxy.cache.lookup import asked_anew, hit
 from edgeproxy.cache.ranges import Part, only_part
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import Keep, build_entry, serve_entry, tells_all
@@ -241,15 +241,17 @@ class Recording:
         entry = None
         if spool is None and error is None and self._body.recording:
             entry = build_entry(self._settled, self._body.content(), trip.position)
-            if self._body.kept:
-                trip.job.visit.edge.store.put(entry)
-        self._land(entry if self._body.kept else None)
+        kept = entry is not None and self._body.kept and trip.job.visit.edge.store.put(entry)
+        self._land(entry if kept else None)
         Turns(self._flight.partial, partial(self._serve_part, entry))
 
     def _land(self, entry: Entry | None) -> None:
         """The fetch is over, and `entry` is what is stored of it."""
         shared = entry is not None and tells_all(self._rule, entry, self._trip.headers)
         self._fetcher.landed(self._flight, entry if shared else None)
+        visit = self._trip.job.visit
+        if entry is not None and not self._trip.flight and asked_anew(self._rule, visit.request):
+            visit.edge.store.changed(entry)
 
     def _deserted(self) -> None:
         """It is too large to be kept, and all who read it have left."""

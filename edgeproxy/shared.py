@@ -20,6 +20,7 @@ from pathlib import Path
 
 from edgeproxy import __version__
 from edgeproxy.bucket_file import kept_table, mend
+from edgeproxy.cache.renewals import SIZE as RENEWALS
 from edgeproxy.cache.store import HELD
 from edgeproxy.config import Config, read_config
 from edgeproxy.config.file import parse
@@ -52,6 +53,7 @@ class Shared:
         self.buckets = _bucket_table(self._limits, shared=workers > 1)
         self.in_flight = InFlightTable(workers + 2, shared=workers > 1)
         self.purge_log = PurgeLog()
+        self.renewals = PurgeLog(RENEWALS)
         self.seen = SeenUnits()
         self.held = memoryview(mmap.mmap(-1, HELD))
         self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))

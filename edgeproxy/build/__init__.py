@@ -11,6 +11,7 @@ from typing import Any
 
 from edgeproxy.build.issuers import Issuers
 from edgeproxy.build.routes import RouteBuilder
+from edgeproxy.cache.renewals import Renewals
 from edgeproxy.cache.store import Store
 from edgeproxy.clock import steady
 from edgeproxy.config import Config
@@ -67,8 +68,9 @@ class Parts:
         if previous is None:
             self.machine = _machine_tier(config, shared)
             clocks = None if shared.machine is None else shared.machine.clocks
+            renewals = Renewals(shared.renewals, slot) if shared.workers > 1 else None
             self.store = Store(
-                config.cache.memory, shared.purge_log, steady, shared.held, clocks, self.machine
+                config.cache.memory, shared.purge_log, steady, shared.held, clocks, self.machine, renewals
             )
         else:
             self.machine, self.store = previous.machine, previous.store

@@ -100,7 +100,7 @@ class MemoryStore:
         return self.put(entry)
 
     def changed(self, entry: Entry) -> None:
-        """Said when the times of an entry were changed, to stores with more tiers."""
+        """Said when an entry ended, or took another's place, before its time: to stores with company."""
 
     def resize(self, max_bytes: int) -> None:
         """A new bound, kept at once."""

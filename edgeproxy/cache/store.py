@@ -12,8 +12,10 @@ from zlib import crc32
 
 from edgeproxy.cache.clocks import PurgeClocks, Purged
 from edgeproxy.cache.entry import Entry, Location
+from edgeproxy.cache.machine_rows import variant_digest
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.purge import apply_purges
+from edgeproxy.cache.renewals import Renewals
 from edgeproxy.cache.tags import is_group
 from edgeproxy.context import Clock
 from edgeproxy.http.message import Headers
@@ -42,13 +44,16 @@ class Store(MemoryStore):
         held: memoryview,
         clocks: PurgeClocks | None = None,
         below: Tier | None = None,
+        renewals: Renewals | None = None,
     ) -> None:
-        """`clocks` are those of an earlier start, when `below` holds something from then."""
+        """`clocks` are those of an earlier start, when `below` holds something from then; `renewals` are what
+        other workers say."""
         super().__init__(max_bytes)
         self.clocks = PurgeClocks(log.position) if clocks is None else clocks
         self.position = self.clocks.position
         self.below_hits = 0
         self._log, self._clock, self._held, self._below = log, clock, held, below
+        self._renewals = renewals
 
     def find_below(self, key: bytes, headers: Headers, *, varied: bool) -> tuple[Entry | None, bool]:
         """Look in the machine tier, and take what is there into memory."""
@@ -110,7 +115,20 @@ class Store(MemoryStore):
     def purged_since(self, location: Location, position: int) -> bool:
         return self.clocks.named(location, position)
 
+    def hear(self) -> None:
+        """Make stale what another worker has something newer of, or knows to be out of date."""
+        if self._renewals is None:
+            return
+        for renewal in self._renewals.heard():
+            for entry in self._keys.get(renewal.key, ()):
+                if entry.born < renewal.before and variant_digest(entry.variant) == renewal.variant:
+                    entry.expire(self._clock())
+                    entry.stale_until = entry.fresh_until  # what is newer is near: nobody need be served this
+                    entry.looked_until = 0.0
+
     def changed(self, entry: Entry) -> None:
+        if self._renewals is not None:
+            self._renewals.tell(entry, self._clock())
         if self._below is not None and (entry.stored or entry.size > self.max_bytes):
             self._below.put(entry)
 

@@ -162,10 +162,11 @@ class Worker:
             self.hall.fetcher.sweep(steady())
 
     async def _keep_up(self) -> None:
-        """Purges reach a worker that nobody asks anything, too."""
+        """Purges reach a worker that nobody asks anything, too; and what the others have newer than it."""
         while True:
             await asyncio.sleep(PURGE_CHECK)
             self.parts.store.keep_up()
+            self.parts.store.hear()
 
     async def _publish(self) -> None:
         """Cache and origin figures into the shared cells, once a second."""
