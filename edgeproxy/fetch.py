@@ -30,6 +30,7 @@ from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.request import is_loop, response_fields
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.peers import Peers, said_by
+from edgeproxy.pipeline import Visit
 from edgeproxy.routes import TunnelRule
 from edgeproxy.side_effects import invalidate
 from edgeproxy.trip import Trip
@@ -37,6 +38,7 @@ from edgeproxy.tunnel import Tunnels
 from edgeproxy.turns import Turns
 from edgeproxy.verdict import carry_out, make_do
 
+Way = tuple[Upstream, OriginMeters]  # to an origin, and what counts its answers
 Forwarded = Callable[[Request, str], list[Field]]
 PATIENCE = 5.0  # seconds that followers wait for the head of the answer (A67)
 RENEW = 15.0  # seconds after which a fetch has to tell other workers that it goes on
@@ -61,7 +63,8 @@ class Fetcher:
         """`forwarded` gives the fields that tell an origin who asked; `meters` count per origin; `peers` are
         the other workers of this machine, when there are any; `large` is where bodies go that memory is too
         small for."""
-        self._upstreams, self._meters, self.forwarded = upstreams, meters, forwarded
+        self.ways: dict[str, Way] = {}  # by the origin's name
+        self.adopt(upstreams, forwarded, meters)
         self.tunnels = tunnels
         self.flights: Flights[Job] = Flights()
         self.uses = Uses()
@@ -80,10 +83,10 @@ class Fetcher:
 
         What began before may still ask for an origin that is gone: its pool drains, and then refuses.
         """
-        gone = [name for name in self._upstreams if name not in upstreams][-GONE:]
-        self._upstreams = {**{name: self._upstreams[name] for name in gone}, **upstreams}
-        self._meters = {**{name: self._meters[name] for name in gone}, **meters}
-        self.forwarded = forwarded
+        gone = [name for name in self.ways if name not in upstreams][-GONE:]
+        self.ways = {name: self.ways[name] for name in gone}
+        self.ways |= {name: (upstream, meters[name]) for name, upstream in upstreams.items()}
+        self.forwarded: Forwarded = forwarded
 
     # --- who leads, who follows
 
@@ -99,13 +102,12 @@ class Fetcher:
                 return
         mirror = visit.route.mirror
         if mirror is not None:
-            to, meters = self._upstreams[mirror.origin], self._meters[mirror.origin]
-            self.mirror.copy(self, job, mirror, to, meters)
+            self.mirror.copy(self, job, mirror, *self.ways[mirror.origin])
         if key is None:
             if not self._joins_as_head(job):
                 self._trip(job).begin()
             return
-        if self._must_pass(key, job):
+        if self.must_pass(key, visit, job.ctx.now):
             self._trip(job.passing if job.brief else job).begin()
             return
         rule = visit.route.rule
@@ -135,10 +137,10 @@ class Fetcher:
             return False
         return self.join(visit.key(rule, job.ctx), job)
 
-    def _must_pass(self, key: bytes, job: Job) -> bool:
+    def must_pass(self, key: bytes, visit: Visit, now: float) -> bool:
         """Is the answer known to be for nobody else, or for nobody else who shows credentials?"""
-        must_pass, now = self.flights.must_pass, job.ctx.now
-        return must_pass(key, now) or (job.authorized and must_pass(sort_key(key, CREDENTIALS), now))
+        must_pass = self.flights.must_pass
+        return must_pass(key, now) or (visit.authorized and must_pass(sort_key(key, CREDENTIALS), now))
 
     def refresh(self, job: Job) -> None:
         """Validate or fetch anew behind the clients' backs: one per key, capped."""
@@ -181,7 +183,7 @@ class Fetcher:
             self.alone(job)
             return
         key = sort_key(key, sort) if sort else key
-        if self._must_pass(key, job):
+        if self.must_pass(key, job.visit, job.ctx.now):
             self.alone(job)
         elif not self.join(key, job):
             self._take_off(key, job)
@@ -197,8 +199,7 @@ class Fetcher:
             self.peers.landed(flight.key, self.clock(), fresh_until)
 
     def _trip(self, job: Job) -> Trip:
-        name = job.ctx.origin or ""
-        return Trip(self, job, self._upstreams[name], self._meters[name])
+        return Trip(self, job, *self.ways[job.ctx.origin or ""])
 
     def _lead(self, job: Job, flight: Flight[Job], *, instead_of: int = -1) -> None:
         """Fetch for all who wait: from the worker that does so already, else from the origin.
@@ -254,7 +255,7 @@ class Fetcher:
         if job.visit.request.method not in SAFE:
             invalidate(trip)
         seen = trip.headers.made
-        if isinstance(seen, Relayed) and seen.suits(job) and trip not in self._leaders:
+        if isinstance(seen, Relayed) and seen.suits(job.visit, job.fetch) and trip not in self._leaders:
             relay_head(trip, seen.head)
             return
         rule = job.visit.route.rule

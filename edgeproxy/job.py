@@ -65,11 +65,6 @@ class Job:
         return self.ranged or not IF_CHANGED.isdisjoint(self.visit.request.headers.index)
 
     @property
-    def authorized(self) -> bool:
-        """Does it show credentials? What it gets may be for nobody else (RFC 9111 §3.5)."""
-        return b"authorization" in self.visit.request.headers.index
-
-    @property
     def passing(self) -> Job:
         """The same wish as something between this client and the origin: nothing is kept of it."""
         return Job(self.visit, self.ctx, Fetch(self.fetch.cause), self.door)
@@ -95,9 +90,8 @@ class Relayed:
     cause: Cause
     head: AnswerHead
 
-    def suits(self, job: Job) -> bool:
-        """Does the same hold for this job?"""
-        visit, fetch = job.visit, job.fetch
+    def suits(self, visit: Visit, fetch: Fetch) -> bool:
+        """Does the same hold for this one?"""
         return (
             visit.repeats
             and visit.route is self.route

@@ -102,6 +102,11 @@ class Visit:
         self.further: Visit | None = None  # the visit of the rewritten request
         self._runs = 0
 
+    @property
+    def authorized(self) -> bool:
+        """Does it show credentials? What it gets may be for nobody else (RFC 9111 §3.5)."""
+        return b"authorization" in self.request.headers.index
+
     def onward(self, rewritten: Request) -> Visit:
         """The visit of the request that was made of this one: same route, same client."""
         further = self.further

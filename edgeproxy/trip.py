@@ -236,6 +236,15 @@ class Trip:
             self.over = True
             self._sender.failed(self, error)
 
+    def take_over(self, door: Door, connection: OriginConnection, status: int) -> None:
+        """Go on with what `door` itself has sent on `connection`; its answer began with `status`, if any."""
+        self.connection = connection
+        self.status = status
+        connection.tell(self)
+        door.on_gone = self.abandon
+        if status:
+            self.relay_to(door)
+
     # --- and back: the ResponseSink
 
     def on_interim(self, status: int, fields: list[Field]) -> None:

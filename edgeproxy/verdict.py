@@ -70,7 +70,7 @@ def _pass(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, settled: Pas
             job.fetch.entry.rest(now)
 
     def release(other: Job) -> None:
-        if by_credentials and not other.authorized:
+        if by_credentials and not other.visit.authorized:
             fetcher.apart(other)
         else:
             fetcher.alone(other)

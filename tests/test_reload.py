@@ -142,6 +142,6 @@ async def test_origins_that_are_gone_are_forgotten_in_the_end(tmp_path: Path) ->
             for idle in (1, 2, 3, 4, 5):
                 reload(edge, text(origin, idle=idle, other=f"other-{idle}"))
                 await until_reloaded(edge, idle=idle)
-        kept = edge.worker.hall.fetcher._upstreams  # pyright: ignore[reportPrivateUsage]
+        kept = edge.worker.hall.fetcher.ways  # pyright: ignore[reportPrivateUsage]
         assert sorted(kept) == ["main", "other-3", "other-4", "other-5"]
         assert (await edge.ask()).status == 200

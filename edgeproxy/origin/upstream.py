@@ -64,6 +64,7 @@ class Upstream:
         "retry_budget",
         "servers",
         "sticks",
+        "uniform",
     )
 
     def __init__(
@@ -109,6 +110,13 @@ class Upstream:
         self._breaker = Breaker(origin.breaker.failures, origin.breaker.time, origin.breaker.longest)
         self.retry_budget = RetryBudget(origin.retry_budget.share, origin.retry_budget.least)
         self.hedge = origin.hedge
+        # does every server get the same bytes of the same request, and nobody a second server?
+        self.uniform = (
+            not self.keyed
+            and origin.hedge is None
+            and origin.protocol != "h2"
+            and len({server.host for server in self.servers}) == 1
+        )
         self._hedges = RetryBudget(0.0 if origin.hedge is None else origin.hedge.share, 0)
         self._answers = 0  # heads of answers, ever
         self._sweeper = sweeper

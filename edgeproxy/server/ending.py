@@ -31,9 +31,6 @@ class Ending(RequestReader):
         self.waiting: deque[Exchange] = deque()
         self.unsent = 0  # bytes that the client had not taken when its deadline was set
 
-    def _count(self, exchange: Exchange, ending: str, now: float) -> None:
-        self.hall.observe(exchange, ending, now)
-
     def _busy(self) -> bool:
         return self.exchange is not None or bool(self.waiting)
 
@@ -70,7 +67,7 @@ class Ending(RequestReader):
 
     def exchange_aborted(self, exchange: Exchange) -> None:
         """An answer broke off: nobody must take it for whole. A reset says so where the close is the end."""
-        self._count(exchange, "aborted", steady())
+        self.hall.observe(exchange, "aborted", steady())
         self.exchange = None
         self.closing = True
         if exchange.until_close:
@@ -121,7 +118,7 @@ class Ending(RequestReader):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.lost()
-            self._count(exchange, "client-gone", steady())
+            self.hall.observe(exchange, "client-gone", steady())
         self.waiting.clear()
         super().connection_lost(exc)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeproxy.clock import steady, wall
 from edgeproxy.context import Context
-from edgeproxy.decision import Serve, ServeStale
+from edgeproxy.decision import Delay, Fetch, Serve, ServeStale
 from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import Framing
@@ -22,6 +22,7 @@ from edgeproxy.http.wire import JOIN_BELOW, STATUS_LINE, apply_edits, edits_as_l
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.ending import CLOSE, Ending
 from edgeproxy.server.exchange import Exchange
+from edgeproxy.server.relay import Relay, ready
 
 PIPELINE_CAP = 256  # requests parsed ahead of their turn on one connection
 KEEP_ALIVE = b"Connection: keep-alive\r\n"
@@ -86,10 +87,7 @@ class EdgeProtocol(Ending):
             serve = decision.serve
             hall.refresh(visit, ctx, decision.refresh)
         else:
-            exchange = Exchange(self, visit.request, None, keep_alive=keep_alive, http10=http10)
-            self._begin(exchange, now)
-            exchange.visit, exchange.ctx = visit, ctx
-            hall.fetch(visit, ctx, decision, exchange)
+            self._fetch(visit, ctx, decision, keep_alive, http10)
             return
         self.served += 1
         lines = KEEP_ALIVE if http10 else b""
@@ -104,6 +102,20 @@ class EdgeProtocol(Ending):
             self._close()
         else:
             self.deadline = done + self.limits.keep_alive
+
+    def _fetch(
+        self, visit: Visit, ctx: Context, fetch: Fetch | Delay, keep_alive: bool, http10: bool
+    ) -> None:
+        """What it takes is an answer of the origin."""
+        if isinstance(fetch, Fetch) and (known := ready(self.hall.fetcher, visit, ctx, fetch)) is not None:
+            relay = Relay(self, visit, ctx, fetch, known, keep_alive=keep_alive, http10=http10)
+            self._begin(relay, ctx.now)
+            relay.begin()
+            return
+        exchange = Exchange(self, visit.request, None, keep_alive=keep_alive, http10=http10)
+        self._begin(exchange, ctx.now)
+        exchange.visit, exchange.ctx = visit, ctx
+        self.hall.fetch(visit, ctx, fetch, exchange)
 
     def _write_serve(self, serve: Serve, method: bytes, ctx: Context, lines: bytes) -> int:
         """Write a complete response, `lines` at the end of its head; the size of its body."""
@@ -249,7 +261,7 @@ class EdgeProtocol(Ending):
     def exchange_over(self, exchange: Exchange) -> None:
         """An answer was written whole."""
         now = steady()
-        self._count(exchange, "", now)
+        self.hall.observe(exchange, "", now)
         if self.exchange is not exchange:
             return
         self.exchange = None
