@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import Field
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeproxy.origin.pool import Server
 
 _NO_TRAILERS: list[Field] = []
+T = TypeVar("T")
 
 
 class Owner(Protocol):
@@ -91,8 +92,8 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
         Before a body it is held back, to go out with the first bytes of that: call `flush`.
         """
         if self.closed:
-            error = OriginError("connection_terminated", 502, Retry.ANY, "closed before the request was sent")
-            self._loop.call_soon(sink.on_error, error)
+            self._sink = sink
+            self._loop.call_soon(self._tell_closed)
             return
         self.expect(for_head=method == b"HEAD")
         self._sink = sink
@@ -142,8 +143,8 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
 
     def abandon(self) -> None:
         """Close now; the sink hears nothing more."""
+        self._sink = NOBODY
         if not self.closed:
-            self._sink = NOBODY
             self._close()
 
     def hand_over(self, protocol: asyncio.Protocol, sink: ResponseSink) -> asyncio.Transport:
@@ -275,10 +276,7 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
             self._owner.release(self)
         else:
             self._close()
-        try:
-            sink.on_end(trailers)
-        except Exception as error:
-            self._report(error)
+        self._tell(sink.on_end, trailers)
 
     def _unsent(self) -> bool:
         """Did the response overtake the request (A18)?"""
@@ -299,8 +297,16 @@ class OriginConnection(ResponseReader, asyncio.Protocol):
             return
         sink, self._sink = self._sink or NOBODY, NOBODY
         self._close()
+        self._tell(sink.on_error, error)
+
+    def _tell_closed(self) -> None:
+        error = OriginError("connection_terminated", 502, Retry.ANY, "closed before the request was sent")
+        self._tell((self._sink or NOBODY).on_error, error)
+
+    def _tell(self, last: Callable[[T], None], what: T) -> None:
+        """The last that a sink hears: what goes wrong there is none of the connection's business."""
         try:
-            sink.on_error(error)
+            last(what)
         except Exception as bug:
             self._report(bug)
 

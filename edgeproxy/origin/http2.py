@@ -274,10 +274,7 @@ class Http2Stream(OriginConnection):
             self._owner.release(self)
         else:
             self._close()
-        try:
-            sink.on_end(trailers)
-        except Exception as error:
-            self._report(error)
+        self._tell(sink.on_end, trailers)
 
     def _close(self) -> None:
         self._let_go()

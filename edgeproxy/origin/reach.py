@@ -80,9 +80,10 @@ class Reach:
         if not self._breaker.admit(self._sweeper.clock()):
             self.shed += 1
             raise OriginError("destination_unavailable", 503, Retry.NEVER, "none of its servers answers")
-        connection = await self.pool.acquire()
-        if connection is not None:
-            return connection
+        while (connection := await self.pool.acquire()) is not None:
+            if connection.is_quiet():
+                return connection
+            connection.close_idle()  # something came since it was given to us: not to become the answer (A19)
         try:
             connection = await self._dial(key, avoid, tried)
         except BaseException:

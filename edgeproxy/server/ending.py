@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
+from dataclasses import replace
 from typing import Any
 
 from edgeproxy.clock import steady, wall
@@ -37,7 +38,13 @@ class Ending(RequestReader):
     def _close(self) -> None:
         self.closing = True
         self.at_rest = False
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close once the client has taken what was written, or takes no more of it."""
         self.transport.close()
+        self.unsent = self.transport.get_write_buffer_size()
+        self.deadline = steady() + self.limits.send_gap
 
     def _skip(self, body: RequestBody, keep_alive: bool) -> None:
         """The answer came before the body ended. Of a counted one the rest is read and ignored where that is
@@ -63,7 +70,7 @@ class Ending(RequestReader):
     def _drained(self, size: int) -> None:
         self.body_left -= size
         if self.body_left < 0:
-            self.transport.close()
+            self._hang_up()
 
     def exchange_aborted(self, exchange: Exchange) -> None:
         """An answer broke off: nobody must take it for whole. A reset says so where the close is the end."""
@@ -79,7 +86,7 @@ class Ending(RequestReader):
         self.closing = True
         self.at_rest = False
         if not self._busy():
-            self.transport.close()
+            self._hang_up()
 
     def _reject(self, error: RequestError) -> None:
         """Refuse what could not be parsed or admitted, and close; nothing of it is kept."""
@@ -103,7 +110,7 @@ class Ending(RequestReader):
         self.transport.write(
             answer.head + self.hall.edge.signature_lines + date + CLOSE + b"\r\n" + answer.body
         )
-        self.transport.close()
+        self._hang_up()
 
     def _nobodys(self) -> bool:
         """Did the fault come behind a whole request that said close? Such bytes are not looked at (RFC 9112
@@ -123,18 +130,19 @@ class Ending(RequestReader):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """The client sent its last byte; asyncio closes the transport when this returns None."""
+        """The client sent its last byte."""
+        self._hang_up()
 
     def on_deadline(self) -> None:
         """The sweeper found `deadline` in the past."""
-        if self.flow.write_paused:
+        if self.flow.write_paused or self.transport.is_closing():
             left = self.transport.get_write_buffer_size()
             if left < self.unsent:  # slow, but reading
                 self.unsent, self.deadline = left, steady() + self.limits.send_gap
             else:
                 self.transport.abort()
         elif self.draining or self.closing or not (self.in_head or self._wanted() or self.proxied):
-            self.transport.close()
+            self._hang_up()
         else:
             self._reject(RequestError(408, "timeout", "The request did not arrive in time."))
 
@@ -144,5 +152,6 @@ class Ending(RequestReader):
 
     def shutdown(self) -> None:
         """Drain: idle connections get a moment for a request already on its way, then close."""
-        if not self._busy() and not self.in_head:
+        self.limits = replace(self.limits, keep_alive=self.limits.drain_idle)  # for those idle later
+        if not (self._busy() or self.in_head or self.flow.write_paused):
             self.deadline = min(self.deadline, steady() + self.limits.drain_idle)

@@ -314,6 +314,17 @@ async def test_a_request_on_a_closed_connection_fails_later_and_may_be_retried()
         assert sink.error.retry is Retry.ANY
 
 
+async def test_one_that_leaves_before_it_hears_so_hears_nothing() -> None:
+    async with ScriptedOrigin(always(OK)) as origin, upstream(origin.url) as made:
+        connection = await made.connect()
+        connection.abandon()
+        sink = Recorder()
+        connection.send(b"GET", GET, sink, has_body=False)
+        connection.abandon()
+        await settle()
+        assert sink.calls == []
+
+
 async def test_closed_connections_leave_no_cycles_behind() -> None:
     async with ScriptedOrigin(answers(OK)) as origin, upstream(origin.url) as made:
         connection, _ = await ask(made)

@@ -65,6 +65,26 @@ async def test_unasked_bytes_that_the_loop_has_not_seen_are_noticed_when_it_is_t
         assert (kept(made), made.open, made.servers[0].in_flight) == (0, 0, 0)
 
 
+async def test_unasked_bytes_are_noticed_when_a_connection_goes_to_the_first_in_line() -> None:
+    async with (
+        ScriptedOrigin(answers(OK), always(OK)) as origin,
+        upstream(origin.url, max_connections=1) as made,
+    ):
+        first, sink = await made.connect(), Recorder()
+        waiting = asyncio.create_task(ask(made))
+        await eventually(lambda: made.waiting == 1)
+
+        def poison(name: str) -> None:
+            if name == "end":  # the connection was given away, and its next user has not run
+                origin.peers[0].send_now(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison")
+
+        sink.on_call = poison
+        first.send(b"GET", GET, sink, has_body=False)
+        _, second = await waiting
+        assert (second.outcome, second.body) == ("end", b"ok")
+        assert (made.open, made.waiting, made.servers[0].in_flight) == (1, 0, 0)
+
+
 @pytest.mark.parametrize("how", ["close", "reset", "half_close"])
 async def test_an_idle_connection_that_the_origin_closes_is_forgotten(how: str) -> None:
     async def script(peer: Peer) -> None:

@@ -1,0 +1,123 @@
+"""How connections end whose clients do not take the last of what was written, and in a drain."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgeproxy.clock import steady
+from edgeproxy.server.protocol import EdgeProtocol
+from tests.helpers.edge import PATIENCE, Client, Running, running
+from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
+
+CONFIG = """
+edge: {{id: edge-1, pop: ams}}
+server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
+admin: {{listen: null}}
+origins: {{main: {{servers: ["{origin}"]}}}}
+routes: [{{name: all, origin: main}}]
+"""
+LENGTH = 50_000  # more than the two sockets of `narrow` hold, and too little for writing to pause
+
+
+def fresh(length: int) -> bytes:
+    head = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: %d\r\n\r\n"
+    return head % length + bytes(length)
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not true():
+            await asyncio.sleep(0)
+
+
+async def narrow(edge: Running) -> tuple[Client, EdgeProtocol]:
+    """A connection whose sockets hold little."""
+    client = await edge.client(receives=4096)
+    await until(lambda: bool(edge.worker.hall.connections))
+    (connection,) = edge.worker.hall.connections
+    assert isinstance(connection, EdgeProtocol)
+    sending = connection.transport.get_extra_info("socket")
+    sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    return client, connection
+
+
+def pass_time(edge: Running, connection: EdgeProtocol) -> None:
+    """Whatever it waits for took too long."""
+    assert connection.deadline < float("inf")
+    connection.deadline = 0.0
+    edge.worker.hall.sweep()
+
+
+@pytest.mark.parametrize("field", ["Connection: close", "Connection: keep-alive"])
+@pytest.mark.parametrize("path", ["/hit", "/pass"])
+async def test_who_does_not_take_the_last_of_an_answer_is_not_waited_for(
+    path: str, field: str, tmp_path: Path
+) -> None:
+    async with (
+        ScriptedOrigin(always(fresh(LENGTH))) as origin,
+        running(CONFIG.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        client, connection = await narrow(edge)
+        if path == "/hit":
+            await client.ask(path)
+        client.send(f"GET {path} HTTP/1.1\r\nHost: example.com\r\n{field}\r\n\r\n".encode())
+        await until(lambda: connection.transport.get_write_buffer_size() > 0 and connection.exchange is None)
+        assert not connection.flow.write_paused
+        if field == "Connection: keep-alive":
+            pass_time(edge, connection)  # an idle one is closed
+        await until(connection.transport.is_closing)
+        left = connection.transport.get_write_buffer_size()
+        while connection.transport.get_write_buffer_size() == left:
+            assert await client.reader.read(4096)
+        pass_time(edge, connection)
+        assert edge.worker.hall.connections, "slow, but reading"
+        pass_time(edge, connection)
+        await until(lambda: not edge.worker.hall.connections)
+
+
+async def test_a_connection_whose_answer_ends_in_a_drain_is_not_kept_for_long(tmp_path: Path) -> None:
+    """It was told that it is kept when the drain had not begun: the drain need not wait for its idle time."""
+    gate = asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+        await gate.wait()
+        await peer.send(b"cd")
+        await peer.eof()
+
+    async with (
+        ScriptedOrigin(script) as origin,
+        running(CONFIG.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        client = await edge.client()
+        client.send(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        assert b"\r\nConnection: close" not in await client.head()
+        (connection,) = edge.worker.hall.connections
+        assert isinstance(connection, EdgeProtocol)
+        edge.worker.hall.drain()
+        connection.shutdown()
+        gate.set()
+        assert await client.reader.readexactly(4) == b"abcd"
+        await until(lambda: connection.exchange is None)
+        assert connection.deadline <= steady() + connection.limits.drain_idle
+
+
+async def test_a_drain_leaves_a_client_that_stalls_the_time_to_read_on(tmp_path: Path) -> None:
+    async with (
+        ScriptedOrigin(always(fresh(4 * LENGTH))) as origin,
+        running(CONFIG.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        client, connection = await narrow(edge)
+        await client.ask()
+        client.send(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
+        await until(lambda: connection.flow.write_paused and connection.exchange is None)
+        given = connection.deadline
+        edge.worker.hall.drain()
+        connection.shutdown()
+        assert connection.deadline == given
