@@ -35,7 +35,7 @@ MISTAKES = [
         "edge.yaml:2: origins.app.tls.ca: found '/nope.pem', expected a file to read",
     ),
     ({"geo": "/dev/null"}, "edge.yaml:3: geo.database: /dev/null is not a file"),
-    ({"tls": ", tls: {ca: /dev/null}"}, "edge.yaml:2: origins.app.tls.ca: '/dev/null' cannot be used"),
+    ({"tls": ", tls: {ca: /dev/null}"}, "edge.yaml:2: origins.app.tls.ca: found '/dev/null'"),
     ({"keys": "jwks_file: /dev/null"}, "edge.yaml:5: jwt_providers.main: not a JWK set"),
     (
         {"policy": "{use: 'nope.module:Policy'}"},

@@ -265,7 +265,8 @@ class _Builder:
             number = math.nan
         if math.isfinite(number):
             return number
-        self._complain(
-            path, f"found {text[:30]}, expected a finite number of at most {_MAX_DIGITS} digits", node
-        )
+        long = len(text) > _MAX_DIGITS  # it may be a secret that was meant as text
+        found, hint = (f"a number of {len(text)} digits", "; put text in quotes") if long else (text, "")
+        said = f"found {found}, expected a finite number of at most {_MAX_DIGITS} digits{hint}"
+        self._complain(path, said, node)
         return None

@@ -54,7 +54,7 @@ def client_context(tls: Tls, protocol: str = "http/1.1") -> ResumingContext:
         else:
             context.load_verify_locations(tls.ca)
     except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"tls.ca: {tls.ca!r} cannot be used: {error}") from None
+        raise ConfigError(f"tls.ca: found {tls.ca!r}, expected PEM certificates ({_why(error)})") from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols([protocol])
     if not tls.verify:
@@ -64,12 +64,31 @@ def client_context(tls: Tls, protocol: str = "http/1.1") -> ResumingContext:
         try:
             context.load_cert_chain(tls.client_cert, tls.client_key, password=_no_password)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"tls.client_cert: {tls.client_cert!r} cannot be used: {error}") from None
+            said = (
+                f"tls.client_cert: found {tls.client_cert!r}, expected a PEM certificate and its private key"
+            )
+            raise ConfigError(f"{said} ({_why(error)})") from None
     return context
 
 
 def _no_password() -> str:
-    raise ssl.SSLError("the private key is encrypted")  # OpenSSL would ask at the terminal
+    raise ssl.SSLError(_ENCRYPTED)  # OpenSSL would ask at the terminal
+
+
+_ENCRYPTED = "the private key is encrypted, and nobody is asked for its password"
+_REASONS = {
+    "KEY_VALUES_MISMATCH": "the key belongs to another certificate",
+    "NO_CERTIFICATE_OR_CRL_FOUND": "no certificate is in it",
+}
+
+
+def _why(error: OSError) -> str:
+    """What OpenSSL or the system says, in words."""
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
+    if _ENCRYPTED in error.args:
+        return _ENCRYPTED
+    return _REASONS.get(error.reason, "it is not PEM, or certificate or key is not in it")
 
 
 def tls_error(error: ssl.SSLError) -> OriginError:

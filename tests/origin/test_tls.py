@@ -227,18 +227,29 @@ async def test_a_large_response_crosses_tls_with_back_pressure(ca: trustme.CA, c
 
 
 @pytest.mark.parametrize(
-    ("tls", "key"),
+    ("tls", "key", "why"),
     [
-        (Tls(ca="/nonexistent"), "tls.ca"),
-        (Tls(ca=__file__), "tls.ca"),
-        (Tls(client_cert="/nonexistent"), "tls.client_cert"),
-        (Tls(client_cert=__file__), "tls.client_cert"),
+        (Tls(ca="/nonexistent"), "tls.ca", "No such file or directory"),
+        (Tls(ca=__file__), "tls.ca", "no certificate is in it"),
+        (Tls(client_cert="/nonexistent"), "tls.client_cert", "No such file or directory"),
+        (Tls(client_cert=__file__), "tls.client_cert", "it is not PEM, or certificate or key is not in it"),
     ],
     ids=["no ca", "ca is not one", "no certificate", "certificate is not one"],
 )
-def test_a_file_that_cannot_be_used_is_refused_by_its_key(tls: Tls, key: str) -> None:
-    with pytest.raises(ConfigError, match=key):
+def test_a_file_that_cannot_be_used_is_refused_by_its_key(tls: Tls, key: str, why: str) -> None:
+    with pytest.raises(ConfigError) as refused:
         client_context(tls)
+    found, _, said = str(refused.value).rpartition(" (")
+    assert found.startswith(f"{key}: found '{tls.ca or tls.client_cert}', expected ")
+    assert said == f"{why})"
+
+
+def test_a_key_of_another_certificate_is_said_to_be_one(ca: trustme.CA, tmp_path: Path) -> None:
+    one, other = ca.issue_cert("edge.example"), ca.issue_cert("other.example")
+    (tmp_path / "cert.pem").write_bytes(one.cert_chain_pems[0].bytes())
+    (tmp_path / "key.pem").write_bytes(other.private_key_pem.bytes())
+    with pytest.raises(ConfigError, match="the key belongs to another certificate"):
+        client_context(Tls(client_cert=str(tmp_path / "cert.pem"), client_key=str(tmp_path / "key.pem")))
 
 
 def test_an_encrypted_key_is_refused_instead_of_asking_at_the_terminal(
