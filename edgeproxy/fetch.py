@@ -2,7 +2,7 @@
 
 Jobs of one key share a flight: the first leads, later ones follow and are served from the same body, or
 are released to go alone when the answer turns out not to be shareable. A leader that leaves hands
-over. All of it happens in calls; see `trip` for the way itself, `peers` for the other workers.
+over. All of it happens in calls; see `trip` for the way itself, `siblings` for the other workers.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.request import is_loop, response_fields
 from edgeproxy.origin.upstream import Upstream
-from edgeproxy.peers import Peers, said_by
 from edgeproxy.pipeline import Visit
 from edgeproxy.routes import TunnelRule
+from edgeproxy.siblings import Siblings, said_by
 from edgeproxy.side_effects import invalidate
 from edgeproxy.trip import Trip
 from edgeproxy.tunnel import Tunnels
@@ -57,12 +57,12 @@ class Fetcher:
         clock: Clock,
         meters: Mapping[str, OriginMeters],
         tunnels: Tunnels,
-        peers: Peers | None = None,
+        siblings: Siblings | None = None,
         large: LargeFiles | None = None,
     ) -> None:
-        """`forwarded` gives the fields that tell an origin who asked; `meters` count per origin; `peers` are
-        the other workers of this machine, when there are any; `large` is where bodies go that memory is too
-        small for."""
+        """`forwarded` gives the fields that tell an origin who asked; `meters` count per origin; `siblings`
+        are the other workers of this machine, when there are any; `large` is where bodies go that memory is
+        too small for."""
         self.ways: dict[str, Way] = {}  # by the origin's name
         self.adopt(upstreams, forwarded, meters)
         self.tunnels = tunnels
@@ -70,7 +70,7 @@ class Fetcher:
         self.uses = Uses()
         self.mirror = Mirror()
         self.large = large
-        self.peers = peers
+        self.siblings = siblings
         self.clock = clock
         self._tasks: set[asyncio.Task[None]] = set()  # strong references; each opens one connection
         self._leaders: dict[Trip, Flight[Job]] = {}  # until their head is settled
@@ -163,15 +163,15 @@ class Fetcher:
         for flight in self.flights.stalled(now - PATIENCE):
             others, flight.jobs = flight.jobs[1:], flight.jobs[:1]
             Turns(others, self.alone)
-        if self.peers is not None:
+        if self.siblings is not None:
             for flight in self.flights.older(now - RENEW):
-                self.peers.renew(flight.key, now)
-            self.peers.sweep(now)
+                self.siblings.renew(flight.key, now)
+            self.siblings.sweep(now)
 
     def alone(self, job: Job) -> None:
         """What others got is not for this client: it asks the origin itself and waits for nobody."""
-        if job.peer is not None:
-            job.peer.alone()
+        if job.sibling is not None:
+            job.sibling.alone()
         elif job.waits:
             self._trip(job.passing if job.brief else job).begin()
 
@@ -179,7 +179,7 @@ class Fetcher:
         """What came is for another sort of request: one of each sort asks, and the others of it wait for that
         one. `sort` is what Vary tells apart; empty for a request that may go with any other."""
         key = job.fetch.key
-        if key is None or job.peer is not None or not job.waits:
+        if key is None or job.sibling is not None or not job.waits:
             self.alone(job)
             return
         key = sort_key(key, sort) if sort else key
@@ -194,9 +194,9 @@ class Fetcher:
             return
         if flight.refreshes:
             self.refreshing -= 1
-        if self.peers is not None:
+        if self.siblings is not None:
             fresh_until = 0.0 if entry is None or entry.must_validate else entry.fresh_until
-            self.peers.landed(flight.key, self.clock(), fresh_until)
+            self.siblings.landed(flight.key, self.clock(), fresh_until)
 
     def _trip(self, job: Job) -> Trip:
         return Trip(self, job, *self.ways[job.ctx.origin or ""])
@@ -207,12 +207,12 @@ class Fetcher:
         `instead_of` is a worker that was asked in vain: then nobody else is.
         """
         trip = None
-        if self.peers is not None:
+        if self.siblings is not None:
             rule = job.visit.route.rule
             anew = job.fetch.cause is Cause.REQUEST or (
                 rule is not None and asked_anew(rule, job.visit.request)
             )
-            leader = self.peers.leader(flight.key, self.clock(), instead_of=instead_of, anew=anew)
+            leader = self.siblings.leader(flight.key, self.clock(), instead_of=instead_of, anew=anew)
             if leader is not None and instead_of < 0:
                 flight.leader = leader.slot
                 trip = Trip(self, job, leader.upstream, leader.meters, leader.flight)
@@ -294,7 +294,7 @@ class Fetcher:
         if flight is None:
             return
         flight.jobs = [job for job in flight.jobs if job.waits]
-        leader = next((job for job in flight.jobs if job.peer is None and job.fetch.key is not None), None)
+        leader = next((job for job in flight.jobs if job.sibling is None and job.fetch.key is not None), None)
         if leader is not None:
             # first of all, as everywhere: the others may be sent off alone
             flight.jobs = [leader, *[job for job in flight.jobs if job is not leader]]
@@ -327,5 +327,5 @@ class Fetcher:
         for task in tuple(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.peers is not None:
-            await self.peers.close()
+        if self.siblings is not None:
+            await self.siblings.close()

@@ -34,7 +34,7 @@ SENTENCES = {
 }
 
 
-class PeerDoor(Protocol):
+class SiblingDoor(Protocol):
     """The door of a job that came from another worker: it gets entries as they are, or hears that it
     has to ask the origin itself."""
 
@@ -44,14 +44,14 @@ class PeerDoor(Protocol):
 
 @record
 class Job:
-    """Everything a fetch needs to know. `door` is None for a refresh; `peer` is the same door when
+    """Everything a fetch needs to know. `door` is None for a refresh; `sibling` is the same door when
     another worker asks."""
 
     visit: Visit
     ctx: Context
     fetch: Fetch
     door: Door | None
-    peer: PeerDoor | None = None
+    sibling: SiblingDoor | None = None
 
     @property
     def ranged(self) -> bool:

@@ -34,7 +34,7 @@ class Mirror:
 
     def copy(self, sender: Sender, job: Job, rule: MirrorRule, to: Upstream, meters: OriginMeters) -> None:
         """Send a copy of this request, when it is drawn, may go there, has no body, and there is room."""
-        if job.peer is not None or job.visit.request.has_body or 100 * self._draw() >= rule.percent:
+        if job.sibling is not None or job.visit.request.has_body or 100 * self._draw() >= rule.percent:
             return
         if not rule.may_reach(job.ctx):
             return

@@ -11,7 +11,7 @@ from edgeproxy.http.message import Field
 from edgeproxy.http.wire import render_fields
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.origin.request import FILLING, request_head, request_trailers
-from edgeproxy.peers import FLIGHT
+from edgeproxy.siblings import FLIGHT
 
 if TYPE_CHECKING:
     from edgeproxy.job import Job

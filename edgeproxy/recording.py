@@ -23,8 +23,8 @@ from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
 from edgeproxy.job import Job, client_fields, serve, why
 from edgeproxy.machine.large_files import LargeFiles
-from edgeproxy.peers import said_to_peers
 from edgeproxy.pipeline import IF_CHANGED
+from edgeproxy.siblings import said_to_siblings
 from edgeproxy.trip import Trip
 from edgeproxy.turns import Turns, soon
 
@@ -161,9 +161,9 @@ class Recording:
         if job is trip.job and not trip.flight:
             status = self._status(job, collapsed=False)
             head = AnswerHead(trip.status, client_fields(trip, status), trip.length)
-        elif job.peer is not None:
+        elif job.sibling is not None:
             lent = "" if self._body.spool is None else self._body.spool.lend()
-            fields = settled.shared_fields(self._fetcher.clock()) + self._for_peers(lent)
+            fields = settled.shared_fields(self._fetcher.clock()) + self._for_siblings(lent)
             head = AnswerHead(trip.status, fields, trip.length)
         else:
             head = self._followers_head(job)
@@ -181,7 +181,7 @@ class Recording:
         """Tell a client that has this very answer so (RFC 9110 §13.2.2). The body comes all the same: for the
         cache."""
         request = job.visit.request
-        if job.peer is not None or IF_CHANGED.isdisjoint(request.headers.index):
+        if job.sibling is not None or IF_CHANGED.isdisjoint(request.headers.index):
             return False
         if self._bare is None:
             self._bare = build_entry(self._settled, b"", self._trip.position)
@@ -223,11 +223,11 @@ class Recording:
             self._followers = mark, AnswerHead(self._trip.status, fields, self._trip.length)
         return self._followers[1]
 
-    def _for_peers(self, lent: str) -> list[Field]:
+    def _for_siblings(self, lent: str) -> list[Field]:
         """What another worker needs to decide as this one did, and the file that it may read along."""
         hidden = self._rule.hidden
         said = [field for field in self._trip.headers if field[0].lower() in hidden]
-        return [*said, said_to_peers(self._trip.position, lent, stored=self._trip.stored)]
+        return [*said, said_to_siblings(self._trip.position, lent, stored=self._trip.stored)]
 
     def _done(self, error: OriginError | None) -> None:
         trip, spool = self._trip, self._body.spool

@@ -25,7 +25,7 @@ class Turns:
         self._act = act
         self._left = deque[Job]()
         for job in jobs:
-            if job.peer is None:
+            if job.sibling is None:
                 self._left.append(job)
             else:
                 act(job)

@@ -117,12 +117,12 @@ def _reuse(
         sort = variant_key(entry.names, one.visit.request.headers)
         if sort != entry.variant and one is not job:
             fetcher.apart(one, sort)
-        elif one.peer is None:
+        elif one.sibling is None:
             serve(one, serve_entry(rule, one.visit.request, entry, cause, trip.status, now))
         elif shared:
-            one.peer.hand(entry, now, asked=True)
+            one.sibling.hand(entry, now, asked=True)
         else:
-            one.peer.alone()
+            one.sibling.alone()
 
     Turns(flight.jobs if flight is not None else [job], answer)
 
@@ -130,8 +130,8 @@ def _reuse(
 def make_do(error: OriginError, now: float, job: Job) -> None:
     """No answer came for this job: a stale one where that may be used (RFC 5861 §4), else the failure."""
     rule, entry, request = job.visit.route.rule, job.fetch.entry, job.visit.request
-    if job.peer is not None:
-        job.peer.alone()
+    if job.sibling is not None:
+        job.sibling.alone()
     elif rule is not None and entry is not None and on_failure(entry, now):
         serve(job, serve_entry(rule, request, entry, Cause.STALE_ERROR, 0, now, detail=error.error))
     else:

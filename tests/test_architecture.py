@@ -53,7 +53,7 @@ LAYERS = [
     {"cache", "policies", "origin", "observe"},
     {"routes"},
     {"feeds", "pipeline", "flight_table", "machine"},
-    {"peers", "tunnel", "expect", "compress", "waiting", "visits"},
+    {"siblings", "tunnel", "expect", "compress", "waiting", "visits"},
     {"outgoing"},
     {"hedge"},
     {"trip"},

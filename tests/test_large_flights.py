@@ -16,7 +16,7 @@ from edgeproxy.clock import steady
 from edgeproxy.flight_table import LONGEST
 from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.purge_log import PurgeKind
-from edgeproxy.server.peer_door import PeerExchange
+from edgeproxy.server.sibling_door import SiblingExchange
 from tests.helpers.edge import Answer, Client, Running, running, running_workers
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -481,7 +481,7 @@ async def test_clients_of_another_worker_see_it_broken_too(tmp_path: Path, how: 
         if how == "worker dies":
             links = one.worker.shared.links
             assert links is not None
-            for connection in peers_of(one):
+            for connection in links_of(one):
                 connection.abort()
             links.flights.clear(0)
         else:
@@ -496,10 +496,10 @@ async def test_clients_of_another_worker_see_it_broken_too(tmp_path: Path, how: 
         first.cancel()
 
 
-def peers_of(edge: Running) -> list[asyncio.Transport]:
+def links_of(edge: Running) -> list[asyncio.Transport]:
     """The connections of other workers to this one that read along."""
     doors = [reader.door for body in bodies_of(edge) for reader in body.readers if reader.filed]
-    return [door._protocol.transport for door in doors if isinstance(door, PeerExchange)]
+    return [door._protocol.transport for door in doors if isinstance(door, SiblingExchange)]
 
 
 async def test_a_worker_that_reads_along_makes_the_origin_wait_for_the_disk(
@@ -510,7 +510,7 @@ async def test_a_worker_that_reads_along_makes_the_origin_wait_for_the_disk(
         first = asyncio.create_task(one.ask("/a"))
         await download.half.wait()
         far = asyncio.create_task(two.ask("/a"))
-        await until(lambda: peers_of(one) and not large(one).behind)
+        await until(lambda: links_of(one) and not large(one).behind)
         monkeypatch.setattr("edgeproxy.machine.spool.BEHIND", 50_000)
         monkeypatch.setattr("edgeproxy.machine.spool.LENT_BEHIND", 100_000)
         held = asyncio.Event()

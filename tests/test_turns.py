@@ -26,14 +26,14 @@ routes: [{{name: all, origin: main}}]
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n"
 
 
-def jobs(own: int, peers: int = 0) -> list[Job]:
+def jobs(own: int, siblings: int = 0) -> list[Job]:
     """Own clients' first, other workers' last."""
     return [
         cast(
             Job,
-            SimpleNamespace(name=number, peer=None if number < own else "other", door=None, ctx=Context()),
+            SimpleNamespace(name=number, sibling=None if number < own else "other", door=None, ctx=Context()),
         )
-        for number in range(own + peers)
+        for number in range(own + siblings)
     ]
 
 
@@ -47,7 +47,7 @@ def name(job: Job) -> Any:
 
 async def test_other_workers_and_the_first_client_are_served_at_once_the_others_later() -> None:
     order: list[object] = []
-    Turns(jobs(3, peers=2), lambda job: order.append(name(job)))
+    Turns(jobs(3, siblings=2), lambda job: order.append(name(job)))
     assert order == [3, 4, 0]
     await asyncio.sleep(0)
     assert order == [3, 4, 0, 1, 2]

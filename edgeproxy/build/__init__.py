@@ -35,8 +35,8 @@ from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.origins import publish_upstream
-from edgeproxy.peers import NAME as OTHER_WORKERS
-from edgeproxy.peers import Peers, link
+from edgeproxy.siblings import NAME as OTHER_WORKERS
+from edgeproxy.siblings import Siblings, link
 from edgeproxy.policies.api_key import ApiKeyRule
 from edgeproxy.policies.geo_data import GeoDatabase
 from edgeproxy.policies.jwt import JwtProvider
@@ -98,10 +98,10 @@ class Parts:
         self.trials = TrialMeters(self.slot, shares, shared.seen, self.sinks)
         limits = Limits(**dict(config.server.limits))
         if previous is None:
-            forwarded, peers = self.trusted.forwarded_fields, self._peers(slot)
+            forwarded, siblings = self.trusted.forwarded_fields, self._siblings(slot)
             large = None if self.machine is None else self.machine.files
             tunnels = Tunnels(TunnelMeters(self.slot), self.sweeper)
-            fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, tunnels, peers, large)
+            fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, tunnels, siblings, large)
             use_page(config.server.error_page)
             prefix = f"{config.edge.pop}-{slot:x}{int(shared.started_at):x}-"
             self.hall = Hallway(
@@ -207,7 +207,7 @@ class Parts:
                 raise ConfigError(f"origins.{name}.{error}") from None
             yield name, made
 
-    def _peers(self, slot: int) -> Peers | None:
+    def _siblings(self, slot: int) -> Siblings | None:
         links = self.shared.links
         if links is None or self.shared.workers == 1:
             return None

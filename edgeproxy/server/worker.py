@@ -27,8 +27,8 @@ from edgeproxy.clock import steady
 from edgeproxy.config import load_config
 from edgeproxy.errors import ConfigError
 from edgeproxy.hallway import Hallway
-from edgeproxy.server.peer_door import serve_peers
 from edgeproxy.server.protocol import EdgeProtocol
+from edgeproxy.server.sibling_door import serve_siblings
 from edgeproxy.shared import Shared
 
 logger = logging.getLogger("edgeproxy.worker")
@@ -93,14 +93,14 @@ class Worker:
                 self.shared.machine.close()
             self.shared.buckets.close()  # so that the next edge may have its file
 
-    async def serve_peers(self, config: uvicorn.Config) -> asyncio.Server | None:
+    async def serve_siblings(self, config: uvicorn.Config) -> asyncio.Server | None:
         """Answer the other workers of this machine, when there are any."""
         links = self.shared.links
         if links is None:
             return None
         if not config.loaded:
             config.load()
-        return await serve_peers(config, ServerState(), links.listeners[self.slot])
+        return await serve_siblings(config, ServerState(), links.listeners[self.slot])
 
     def reload(self) -> None:
         """Build the accepted configuration and swap it in. What fails leaves the running one as it is.
@@ -238,11 +238,11 @@ async def _serve(shared: Shared, slot: int, sockets: list[socket.socket], lifeli
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
-    peers = await worker.serve_peers(server.config)
+    siblings = await worker.serve_siblings(server.config)
     shared.ready(slot)
     await server.serve(sockets)
-    if peers is not None:
-        peers.close()
+    if siblings is not None:
+        siblings.close()
     await worker.stop()
     return 0
 

@@ -152,7 +152,7 @@ async def serving(worker: Worker, door: str) -> AsyncGenerator[Running]:
     server = await asyncio.get_running_loop().create_server(
         lambda: protocol(settings, state, {}), "127.0.0.1", 0
     )
-    peers = await worker.serve_peers(settings)
+    siblings = await worker.serve_siblings(settings)
     edge = Running(worker, server.sockets[0].getsockname()[1])
     try:
         yield edge
@@ -161,8 +161,8 @@ async def serving(worker: Worker, door: str) -> AsyncGenerator[Running]:
         worker.hall.drain()
         server.close()
         await end(state)
-        if peers is not None:
-            peers.close()
+        if siblings is not None:
+            siblings.close()
         await worker.stop()
 
 

@@ -20,7 +20,7 @@ from edgeproxy.server.worker import Worker
 from edgeproxy.shared import Shared
 from tests.helpers.edge import Running, running_workers, serving
 from tests.helpers.scripted_origin import ScriptedOrigin, always
-from tests.server.test_peers import FRESH, Counting, reply
+from tests.server.test_siblings import FRESH, Counting, reply
 from tests.server.test_supervisor import OLD, Edge
 
 CONFIG = """

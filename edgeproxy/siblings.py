@@ -20,7 +20,7 @@ from edgeproxy.origin.upstream import Upstream
 from edgeproxy.record import record
 
 FLIGHT = b"Edge-Flight"  # the digest of a key, in a request between workers
-POSITION = b"Edge-Position"  # in its answer: see `said_to_peers`
+POSITION = b"Edge-Position"  # in its answer: see `said_to_siblings`
 NAME = "@workers"  # what metrics and logs call the others; no origin's name begins so
 LONGEST_KEY = 1024  # bytes; what has a longer one each worker fetches for itself
 PATIENCE = 5.0  # seconds that another worker has to begin its answer
@@ -38,7 +38,7 @@ class Leader:
     flight: bytes
 
 
-class Peers:
+class Siblings:
     """What a fetcher needs of them. `upstreams` by slot, without our own."""
 
     def __init__(
@@ -124,14 +124,14 @@ def link(
     meters: OriginMeters,
     sweeper: Sweeper,
     resolver: Resolver,
-) -> Peers:
-    """The peers of the worker in `slot`; `paths` are the sockets of all, by slot."""
+) -> Siblings:
+    """The siblings of the worker in `slot`; `paths` are the sockets of all, by slot."""
     upstreams = {
         other: Upstream(NAME, _origin(path), sweeper=sweeper, resolver=resolver)
         for other, path in enumerate(paths)
         if other != slot
     }
-    return Peers(table, slot, secret, upstreams, meters)
+    return Siblings(table, slot, secret, upstreams, meters)
 
 
 def _origin(path: str) -> Origin:
@@ -147,7 +147,7 @@ def _origin(path: str) -> Origin:
     )
 
 
-def said_to_peers(position: int, file: str = "", *, stored: bool) -> Field:
+def said_to_siblings(position: int, file: str = "", *, stored: bool) -> Field:
     """What a worker says of its answer to another one: the purge log's position when its fetch began, whether
     it was `stored` already and nobody is asked for it, and the name of the file that its body lies in, when
     that may be read along."""

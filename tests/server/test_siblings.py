@@ -17,11 +17,11 @@ from edgeproxy.clock import steady
 from edgeproxy.flight_table import LONGEST, FlightTable
 from edgeproxy.job import Job
 from edgeproxy.observe.outcome import OriginMeters
-from edgeproxy.peers import Peers
 from edgeproxy.purge_log import PurgeKind
 from edgeproxy.recording import Recording
 from edgeproxy.server.worker import Worker
 from edgeproxy.shared import Shared
+from edgeproxy.siblings import Siblings
 from tests.helpers.edge import Answer, Running, running_workers, serving
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -90,7 +90,7 @@ async def test_another_worker_gets_its_answer_before_ones_own_clients(
     counting.may.clear()
 
     def noted(recording: Recording, job: Job) -> None:
-        order.append(job.peer is not None)
+        order.append(job.sibling is not None)
         share(recording, job)
 
     monkeypatch.setattr(Recording, "share", noted)
@@ -413,7 +413,7 @@ async def test_a_worker_that_cannot_share_costs_a_request_and_nothing_else(
         async with serving(Worker(shared, 1), "native") as two:
             assert (await two.ask("/a")).body == b"1"
             (entry,) = entries(two)
-            digest = Peers(links.flights, 0, links.secret, {}, no_meters(shared))._digest(entry.key)
+            digest = Siblings(links.flights, 0, links.secret, {}, no_meters(shared))._digest(entry.key)
             links.flights.clear(1)
             assert links.flights.claim(digest, 0, steady()) is None
             two.worker.parts.store.clear()

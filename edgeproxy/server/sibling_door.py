@@ -21,14 +21,14 @@ from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.framing import Framing
 from edgeproxy.http.message import Request, pieces_of
 from edgeproxy.job import Job
-from edgeproxy.peers import said_to_peers
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.exchange import Exchange
 from edgeproxy.server.protocol import EdgeProtocol
 from edgeproxy.server.reading import RequestReader
+from edgeproxy.siblings import said_to_siblings
 
 
-class PeerExchange(Exchange):
+class SiblingExchange(Exchange):
     """One answer to another worker: the fields of the origin, nothing of ours added."""
 
     __slots__ = ()
@@ -39,7 +39,7 @@ class PeerExchange(Exchange):
         response = entry.response
         fields = [field for field in response.fields if field[0].lower() != b"content-length"]
         file = "" if entry.file is None else entry.file.name
-        fields += [(b"Age", b"%d" % entry.age(now)), said_to_peers(entry.position, file, stored=not asked)]
+        fields += [(b"Age", b"%d" % entry.age(now)), said_to_siblings(entry.position, file, stored=not asked)]
         self.start(AnswerHead(response.status, fields, len(response.body)))
         for piece in pieces_of(response.body):
             self.write(cast(bytes, piece))
@@ -58,7 +58,7 @@ class PeerExchange(Exchange):
             self.end()
 
 
-class PeerProtocol(EdgeProtocol):
+class SiblingProtocol(EdgeProtocol):
     """One connection of another worker."""
 
     def connection_made(self, transport: Any) -> None:
@@ -73,7 +73,7 @@ class PeerProtocol(EdgeProtocol):
 
     def _arrived(self, request: Request, framing: Framing, *, keep_alive: bool, http10: bool) -> None:
         now = steady()
-        exchange = PeerExchange(self, request, None, keep_alive=keep_alive, http10=http10)
+        exchange = SiblingExchange(self, request, None, keep_alive=keep_alive, http10=http10)
         self._begin(exchange, now)
         hall = self.hall
         hall.catch_up(now)
@@ -82,8 +82,8 @@ class PeerProtocol(EdgeProtocol):
         if request.has_body:
             self._asked(exchange)
             return
-        peers = hall.fetcher.peers
-        key = peers.key_of(request.headers) if peers is not None else None
+        siblings = hall.fetcher.siblings
+        key = siblings.key_of(request.headers) if siblings is not None else None
         if key is None:
             exchange.alone()
         elif not hall.fetcher.join(key, Job(visit, exchange.ctx, Fetch(Cause.MISS, key), exchange, exchange)):
@@ -93,7 +93,7 @@ class PeerProtocol(EdgeProtocol):
             else:
                 exchange.alone()
 
-    def _asked(self, exchange: PeerExchange) -> None:
+    def _asked(self, exchange: SiblingExchange) -> None:
         body = exchange.body = self.receiving = RequestBody(None, _nothing, _nothing)
         self.body_left = MOST
         question: list[Piece] = []
@@ -107,7 +107,7 @@ def _nothing() -> None:
     """It is short: nobody makes it wait."""
 
 
-async def serve_peers(config: Any, state: Any, listener: socket.socket) -> asyncio.Server:
+async def serve_siblings(config: Any, state: Any, listener: socket.socket) -> asyncio.Server:
     """Answer the other workers on `listener`; `config` and `state` as uvicorn gives them to a protocol."""
     loop = asyncio.get_running_loop()
-    return await loop.create_unix_server(lambda: PeerProtocol(config, state, {}), sock=listener)
+    return await loop.create_unix_server(lambda: SiblingProtocol(config, state, {}), sock=listener)
