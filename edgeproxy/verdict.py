@@ -30,6 +30,7 @@ from edgeproxy.side_effects import update_by_head
 from edgeproxy.trip import Trip
 from edgeproxy.turns import Turns
 
+BY_CREDENTIALS = "authorization"  # the word for what answers those of the request
 GONE = (404, 410)  # such an answer says that what is stored is out of date, other errors do not
 
 
@@ -61,13 +62,38 @@ def carry_out(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, rule: Ca
 
 def _pass(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, settled: Pass, now: float) -> None:
     """Nobody else may have it."""
-    job, by_credentials = trip.job, settled.reason == "authorization"
+    job = trip.job
     if job.fetch.entry is not None and job.fetch.key is not None:
         if trip.status < 400 or trip.status in GONE:
-            job.fetch.entry.end(now)
-            job.visit.edge.store.changed(job.fetch.entry)
+            _end(job, settled.reason, now)
         else:
             job.fetch.entry.rest(now)
+    if job.ranged and job.fetch.key is not None:  # the whole was asked for, only to be kept
+        trip.abandon()
+        fetcher.alone(job)
+    else:
+        relay(trip, settled.reason)
+    _release(fetcher, flight, job, settled.reason if settled.remember else "", now)
+
+
+def _end(job: Job, reason: str, now: float) -> None:
+    """What is stored is not used unasked any more, unless only credentials made it another answer."""
+    entry = job.fetch.entry
+    if entry is not None and reason != BY_CREDENTIALS:
+        entry.end(now)
+        job.visit.edge.store.changed(entry)
+
+
+def _release(fetcher: Leading, flight: Flight[Job] | None, job: Job, reason: str, now: float) -> None:
+    """What `job` got is for nobody else: the others ask themselves. With a `reason`, those who come later do
+    not wait for one another either."""
+    if flight is None:
+        return
+    by_credentials = reason == BY_CREDENTIALS
+    fetcher.landed(flight)
+    if reason:
+        key = sort_key(flight.key, CREDENTIALS) if by_credentials else flight.key
+        fetcher.flights.remember_pass(key, now, reason)
 
     def release(other: Job) -> None:
         if by_credentials and not other.visit.authorized:
@@ -75,18 +101,7 @@ def _pass(fetcher: Leading, trip: Trip, flight: Flight[Job] | None, settled: Pas
         else:
             fetcher.alone(other)
 
-    if flight is not None:
-        fetcher.landed(flight)
-        if settled.remember:
-            key = sort_key(flight.key, CREDENTIALS) if by_credentials else flight.key
-            fetcher.flights.remember_pass(key, now, settled.reason)
-    if job.ranged and job.fetch.key is not None:  # the whole was asked for, only to be kept
-        trip.abandon()
-        fetcher.alone(job)
-    else:
-        relay(trip, settled.reason)
-    if flight is not None:
-        Turns([other for other in flight.jobs if other is not job], release)
+    Turns([other for other in flight.jobs if other is not job], release)
 
 
 def _reuse(
@@ -101,6 +116,11 @@ def _reuse(
     job = trip.job
     stale = isinstance(settled, UseStale)
     entry = settled.entry
+    if isinstance(settled, Revalidated) and settled.reason:
+        _end(job, settled.reason, now)
+        serve(job, serve_entry(rule, job.visit.request, entry, job.fetch.cause, trip.status, now))
+        _release(fetcher, flight, job, settled.reason, now)
+        return
     if stale:
         trip.abandon()
         entry.rest(now)

@@ -63,9 +63,11 @@ class Pass:
 
 @record
 class Revalidated:
-    """The stored response is good for longer; `entry` is its successor."""
+    """The stored response is still right; `entry` is its successor. With a `reason` it is for the one client
+    that asked: the 304 says what an answer says that is not stored."""
 
     entry: Entry
+    reason: str = ""
 
 
 @record
@@ -104,7 +106,7 @@ def settle(
         if status == 304:
             if not validates(entry, headers):
                 return Again()
-            return Revalidated(freshen(rule, request, entry, headers, requested_at, responded_at, ahead))
+            return Revalidated(*freshen(rule, request, entry, headers, requested_at, responded_at, ahead))
         if status in FAILURES and on_failure(entry, responded_at):
             return UseStale(entry)
         if status >= 500:
@@ -157,7 +159,7 @@ def head_update(
         or (length is not None and length != b"%d" % len(entry.response.body))
     ):
         return None
-    return freshen(rule, request, entry, headers, requested_at, responded_at, ahead)
+    return freshen(rule, request, entry, headers, requested_at, responded_at, ahead)[0]
 
 
 def on_failure(entry: Entry, now: float) -> bool:
@@ -191,14 +193,15 @@ def freshen(
     requested_at: float,
     responded_at: float,
     ahead: float = 0.0,
-) -> Entry:
-    """The successor of an entry that a 304 validated (RFC 9111 §4.3.4)."""
+) -> tuple[Entry, str]:
+    """(the successor of an entry that a 304 validated (RFC 9111 §4.3.4), why it is for one client only)."""
     news = [field for field in end_to_end_fields(headers) if field[0].lower() not in COOKIES]
     fields = freshened_fields(entry, news)
     if b"date" not in headers:  # then its date is that of its receipt (RFC 9110 §6.6.1)
         fields = [field for field in fields if field[0].lower() != b"date"]
     merged = Headers([*fields, *[field for field in headers.raw if field[0].lower() == b"age"]])
     verdict = assess(rule, request, entry.response.status, merged, requested_at, responded_at, ahead)
+    reason = verdict if isinstance(verdict, str) else ""
     if isinstance(verdict, str):  # not storable any more: good for this once
         date = parse_date(merged.get(b"date"))
         born = responded_at - corrected_age(merged, date, requested_at, responded_at, ahead)
@@ -210,7 +213,7 @@ def freshen(
     variant = entry.variant
     if verdict.names != entry.names:  # all that is known is that it suits this request
         variant = variant_key(verdict.names, request.headers)
-    return _entry(
+    successor = _entry(
         entry.key,
         entry.location,
         variant,
@@ -222,6 +225,7 @@ def freshen(
         _tags(rule, request, entry, headers),
         entry.file,
     )
+    return successor, reason
 
 
 def _tags(rule: CacheRule, request: Request, entry: Entry, headers: Headers) -> frozenset[bytes]:

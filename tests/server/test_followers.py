@@ -213,6 +213,35 @@ async def test_a_client_of_what_is_for_nobody_else_may_hold_it_already(tmp_path:
         assert b"if-none-match" in origin.heads[-1]
 
 
+@pytest.mark.parametrize("control", ["private", "no-store"])
+async def test_a_304_that_says_it_is_for_one_client_is_for_one_client(tmp_path: Path, control: str) -> None:
+    origin = Origin('ETag: "v1"', "Cache-Control: max-age=0")
+    origin.may.set()
+    async with two_workers(origin, tmp_path) as (edge, _):
+        await edge.ask("/a")
+        origin.may.clear()
+        origin.arrived.clear()
+        origin.later = ('ETag: "v1"', f"Cache-Control: {control}")
+        answers = await behind(edge, origin, GET, GET, GET)
+        assert [(answer.status, answer.body) for answer in answers] == [(200, b"none")] * 3
+        assert len(origin.heads) == 1 + 3
+        stored = next(iter(edge.worker.parts.store))
+        assert b"Cache-Control: max-age=0" in stored.response.head, "nothing of it is stored"
+        assert stored.must_validate
+        assert (await edge.ask("/a")).body == b"none"
+        assert b'if-none-match: "v1"' in origin.heads[-1]
+
+
+async def test_credentials_that_make_another_answer_take_nothing_from_the_others(tmp_path: Path) -> None:
+    origin = Origin('ETag: "v1"', "Cache-Control: public, max-age=0, stale-while-revalidate=60")
+    origin.may.set()
+    async with two_workers(origin, tmp_path) as (edge, _):
+        await edge.ask("/a")
+        origin.later = ('ETag: "v1"', "Cache-Control: max-age=0")
+        assert (await edge.ask("/a", "Authorization: x", "Cache-Control: no-cache")).status == 200
+        assert (await edge.ask("/a"))["cache-status"].startswith("edge-1; hit; ttl=")
+
+
 async def test_a_client_that_leads_in_anothers_place_is_not_sent_off_as_one_who_waits(tmp_path: Path) -> None:
     """Even where another worker waits longer than it does."""
     origin = Origin("Cache-Control: private")
