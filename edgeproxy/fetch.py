@@ -122,8 +122,8 @@ class Fetcher:
         if flight is None or not flight.joinable:
             return False
         store = job.visit.edge.store
-        if flight.position != store.position and store.purged_since(location_of(key), flight.position):
-            return False  # what it brings had been purged before this client asked
+        if store.purged_since(location_of(key), flight.position, flight.began):
+            return False  # what it brings was out of date before this client asked
         if flight.join is None:
             flight.jobs.append(job)
         else:

@@ -230,7 +230,7 @@ class Recording:
         return [*said, said_to_siblings(self._trip.position, lent, stored=self._trip.stored)]
 
     def _done(self, error: OriginError | None) -> None:
-        trip, spool = self._trip, self._body.spool
+        trip, spool, job = self._trip, self._body.spool, self._trip.job
         if error is not None:
             trip.report.failed(error)
         if spool is not None and error is None and self._body.kept:
@@ -241,7 +241,7 @@ class Recording:
         entry = None
         if spool is None and error is None and self._body.recording:
             entry = build_entry(self._settled, self._body.content(), trip.position)
-        kept = entry is not None and self._body.kept and trip.job.visit.edge.store.put(entry)
+        kept = entry is not None and self._body.kept and job.visit.edge.store.fill(entry, job.ctx.now)
         self._land(entry if kept else None)
         Turns(self._flight.partial, partial(self._serve_part, entry))
 
@@ -266,7 +266,8 @@ class Recording:
         entry = None
         if file is not None:
             entry = build_entry(self._settled, file.body, self._trip.position, file)
-            if not self._trip.job.visit.edge.store.put(entry):  # purged meanwhile
+            job = self._trip.job
+            if not job.visit.edge.store.fill(entry, job.ctx.now):  # purged meanwhile
                 file.remove()
                 entry = None
         self._land(entry)

@@ -20,8 +20,8 @@ from pathlib import Path
 
 from edgeproxy import __version__
 from edgeproxy.bucket_file import kept_table, mend
+from edgeproxy.cache.marks import Marks
 from edgeproxy.cache.renewals import SIZE as RENEWALS
-from edgeproxy.cache.store import HELD
 from edgeproxy.config import Config, read_config
 from edgeproxy.config.file import parse
 from edgeproxy.config.sections import MachineSection, RateLimitTable
@@ -55,7 +55,7 @@ class Shared:
         self.purge_log = PurgeLog()
         self.renewals = PurgeLog(RENEWALS)
         self.seen = SeenUnits()
-        self.held = memoryview(mmap.mmap(-1, HELD))
+        self.marks = Marks()
         self.health = memoryview(mmap.mmap(-1, HEALTH_BYTES))
         self.links = _links(workers) if workers > 1 or controlled else None
         self.started_at = time.time()
@@ -95,7 +95,7 @@ class Shared:
             )
         else:
             if self.machine.survived:  # any URL may be in it
-                self.held[:] = b"\1" * HELD
+                self.marks.store_all()
             self.tend_machine()
 
     def tend_machine(self) -> None:

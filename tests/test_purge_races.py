@@ -65,6 +65,47 @@ async def test_a_fetch_that_began_before_a_purge_does_not_put_the_old_answer_bac
 
 
 @pytest.mark.parametrize("door", ["native", "asgi"])
+@pytest.mark.parametrize("group", [False, True], ids=["target", "group"])
+async def test_what_was_fetched_before_an_unsafe_request_is_not_stored_after_it(
+    tmp_path: Path, door: str, group: bool
+) -> None:
+    """Though nobody had stored it by then (RFC 9111 §4.4)."""
+    asked, gate = asyncio.Event(), asyncio.Event()
+    head = HEAD.replace(b"\r\n\r\n", b'\r\nCache-Groups: "g"\r\n\r\n')
+
+    async def slow(peer: Peer) -> None:
+        await peer.request()
+        asked.set()
+        await gate.wait()
+        await peer.send(head + b"old")
+        await then(peer)
+
+    async def then(peer: Peer) -> None:
+        while True:
+            request, _ = await peer.request()
+            if request.startswith(b"POST"):
+                groups = b'Cache-Group-Invalidation: "g"\r\n' if group else b""
+                await peer.send(b"HTTP/1.1 204 No Content\r\n" + groups + b"\r\n")
+            else:
+                await peer.send(head + b"new")
+
+    async with (
+        ScriptedOrigin(slow, then, then, then) as origin,
+        running(CONFIG.format(origin=origin.url), tmp_path, door) as edge,
+    ):
+        leader = asyncio.create_task(edge.ask())
+        await asked.wait()
+        assert (await edge.ask("/other" if group else "/a", method="POST", body=b"x")).status == 204
+        if not group:
+            assert (await edge.ask()).body == b"new", "it comes along with nothing older"
+        gate.set()
+        assert (await leader).body == b"old"
+        again = await edge.ask()
+        assert again.body == b"new"
+        assert (await edge.ask())["cache-status"].startswith("edge-1; hit")
+
+
+@pytest.mark.parametrize("door", ["native", "asgi"])
 async def test_a_validation_after_a_soft_purge_makes_the_answer_fresh_again(
     tmp_path: Path, door: str
 ) -> None:

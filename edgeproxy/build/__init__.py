@@ -70,7 +70,7 @@ class Parts:
             clocks = None if shared.machine is None else shared.machine.clocks
             renewals = Renewals(shared.renewals, slot) if shared.workers > 1 else None
             self.store = Store(
-                config.cache.memory, shared.purge_log, steady, shared.held, clocks, self.machine, renewals
+                config.cache.memory, shared.purge_log, steady, shared.marks, clocks, self.machine, renewals
             )
         else:
             self.machine, self.store = previous.machine, previous.store

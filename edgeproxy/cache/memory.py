@@ -94,6 +94,10 @@ class MemoryStore:
             self._evict(entry)
         return True
 
+    def fill(self, entry: Entry, began: float) -> bool:
+        """`put` what a fetch brought that began then, unless an unsafe request changed it since."""
+        return self.put(entry)
+
     def renew(self, entry: Entry, since: int) -> bool:
         """Store what the origin said is still right, when asked after the purge log stood at `since`."""
         entry.position = max(entry.position, since)
@@ -188,8 +192,9 @@ class MemoryStore:
         """Forget, or with `soft` make stale, every entry that matches. How many there were."""
         return self._purge([entry for entry in self if matches(entry)], soft=soft, now=now)
 
-    def purged_since(self, location: Location, position: int) -> bool:
-        """Was something purged after `position` that names this URL, or might?"""
+    def purged_since(self, location: Location, position: int, began: float) -> bool:
+        """Was something purged after `position` that names this URL, or might? Or was it changed since it was
+        asked for?"""
         return position != self.position
 
     def noted(self, purge: Purge) -> None:

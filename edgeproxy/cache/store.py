@@ -7,12 +7,13 @@ began before a purge must not put the old answer back. What lies below may be ol
 
 from __future__ import annotations
 
+from math import inf
 from typing import Protocol
-from zlib import crc32
 
 from edgeproxy.cache.clocks import PurgeClocks, Purged
 from edgeproxy.cache.entry import Entry, Location
 from edgeproxy.cache.machine_rows import variant_digest
+from edgeproxy.cache.marks import Marks, place_of, place_of_group
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.purge import apply_purges
 from edgeproxy.cache.renewals import Renewals
@@ -21,7 +22,6 @@ from edgeproxy.context import Clock
 from edgeproxy.http.message import Headers
 from edgeproxy.purge_log import MAX_VALUE, Purge, PurgeKind, PurgeLog, joined_location
 
-HELD = 2**20  # places that say whether a URL was ever stored by anybody; URLs may share one
 LOOK_AGAIN = 0.5  # seconds until a stale entry is looked for below once more
 SAME_BIRTH = 0.1  # seconds by which the clocks may have drifted since it was written down
 
@@ -34,14 +34,14 @@ class Tier(Protocol):
 
 
 class Store(MemoryStore):
-    """The tiers of one worker. `held` is memory that all workers share, HELD bytes."""
+    """The tiers of one worker. `marks` are what all workers share."""
 
     def __init__(
         self,
         max_bytes: int,
         log: PurgeLog,
         clock: Clock,
-        held: memoryview,
+        marks: Marks,
         clocks: PurgeClocks | None = None,
         below: Tier | None = None,
         renewals: Renewals | None = None,
@@ -52,7 +52,7 @@ class Store(MemoryStore):
         self.clocks = PurgeClocks(log.position) if clocks is None else clocks
         self.position = self.clocks.position
         self.below_hits = 0
-        self._log, self._clock, self._held, self._below = log, clock, held, below
+        self._log, self._clock, self._marks, self._below = log, clock, marks, below
         self._renewals = renewals
 
     def find_below(self, key: bytes, headers: Headers, *, varied: bool) -> tuple[Entry | None, bool]:
@@ -92,15 +92,26 @@ class Store(MemoryStore):
         super().put(other)
         return other
 
+    def fill(self, entry: Entry, began: float) -> bool:
+        return self._mark(entry, began) and self._put(entry)
+
     def put(self, entry: Entry) -> bool:
         """Store in every tier that takes it. False when none does, or a purge came after its fetch began."""
+        self._mark(entry, inf)
+        return self._put(entry)
+
+    def _mark(self, entry: Entry, began: float) -> bool:
+        """Say that it is stored. False when it was changed since `began`."""
+        changed = self._marks.store(place_of(entry.location), began)
+        for tag in entry.tags:
+            if is_group(tag):
+                changed |= self._marks.store(place_of_group(tag), began)
+        return not changed
+
+    def _put(self, entry: Entry) -> bool:
         self.keep_up()
         if not self._may_use(entry):
             return False
-        self._held[_place(entry.location)] = 1
-        for tag in entry.tags:
-            if is_group(tag):
-                self._held[crc32(tag) % HELD] = 1
         kept = super().put(entry)
         if self._below is not None:
             kept = self._below.put(entry) or kept
@@ -112,8 +123,10 @@ class Store(MemoryStore):
             return False  # what was validated had been purged before it was asked for
         return super().renew(entry, since)
 
-    def purged_since(self, location: Location, position: int) -> bool:
-        return self.clocks.named(location, position)
+    def purged_since(self, location: Location, position: int, began: float) -> bool:
+        return (
+            position != self.position and self.clocks.named(location, position)
+        ) or self._marks.is_changed(place_of(location), began)
 
     def hear(self) -> None:
         """Make stale what another worker has something newer of, or knows to be out of date."""
@@ -139,7 +152,7 @@ class Store(MemoryStore):
 
     def invalidate(self, location: Location) -> int:
         """Forget a URL in all tiers of all workers (RFC 9111 §4.4). How many entries this worker held."""
-        if not self._held[_place(location)]:
+        if not self._marks.change(place_of(location), self._clock()):
             return 0  # no worker ever stored it: unsafe requests to such URLs are many and cost nothing
         value = joined_location(location)
         if len(value) > MAX_VALUE:
@@ -152,7 +165,7 @@ class Store(MemoryStore):
 
     def invalidate_group(self, tag: bytes) -> int:
         """Forget a group in all workers. How many entries this worker held."""
-        if not self._held[crc32(tag) % HELD] or len(tag) > MAX_VALUE:
+        if not self._marks.change(place_of_group(tag), self._clock()) or len(tag) > MAX_VALUE:
             return 0
         self.keep_up()
         held = super().invalidate_group(tag)
@@ -175,8 +188,3 @@ class Store(MemoryStore):
         if purged is Purged.SOFT:
             entry.expire(self._clock())
         return True
-
-
-def _place(location: Location) -> int:
-    host, path, query = location
-    return crc32(query, crc32(path, crc32(host))) % HELD

@@ -15,9 +15,10 @@ from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.key import variant_key
 from edgeproxy.cache.machine import MachineStore
 from edgeproxy.cache.machine_objects import ASKED, HAND
+from edgeproxy.cache.marks import Marks
 from edgeproxy.cache.memory import VARIANTS
 from edgeproxy.cache.purge import apply_purges
-from edgeproxy.cache.store import HELD, Store
+from edgeproxy.cache.store import Store
 from edgeproxy.http.message import Headers
 from edgeproxy.http.wire import response
 from edgeproxy.purge_log import PurgeKind, PurgeLog
@@ -33,7 +34,7 @@ class Machine:
 
     path: Path
     log: PurgeLog = field(default_factory=PurgeLog)
-    held: memoryview = field(default_factory=lambda: memoryview(bytearray(HELD)))
+    marks: Marks = field(default_factory=Marks)
     asked: memoryview = field(default_factory=lambda: memoryview(bytearray(HAND + ASKED)))
     now: float = NOW
     said: list[str] = field(default_factory=list)
@@ -84,11 +85,11 @@ Make = Callable[[], Store]
 @pytest.fixture(params=["memory", "machine", "both"])
 def make(request: pytest.FixtureRequest, machine: Machine) -> Make:
     def memory() -> Store:
-        return Store(MANY, machine.log, machine.clock, machine.held)
+        return Store(MANY, machine.log, machine.clock, machine.marks)
 
     def tiers() -> Store:
         size = 0 if request.param == "machine" else MANY
-        return Store(size, machine.log, machine.clock, machine.held, below=machine.tier())
+        return Store(size, machine.log, machine.clock, machine.marks, below=machine.tier())
 
     return memory if request.param == "memory" else tiers
 
@@ -294,7 +295,7 @@ def test_a_store_is_a_dictionary_with_purges(
 
 def test_what_memory_had_to_drop_is_still_found_below(machine: Machine) -> None:
     store = Store(
-        3 * entry("a", b"x" * 100).size, machine.log, machine.clock, machine.held, below=machine.tier()
+        3 * entry("a", b"x" * 100).size, machine.log, machine.clock, machine.marks, below=machine.tier()
     )
     for key in "abcdef":
         store.put(entry(key, b"x" * 100))
@@ -306,7 +307,7 @@ def test_what_memory_had_to_drop_is_still_found_below(machine: Machine) -> None:
 
 def test_a_second_worker_finds_what_the_first_one_stored_and_then_has_it_itself(machine: Machine) -> None:
     first, second = (
-        Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier()) for _ in range(2)
+        Store(MANY, machine.log, machine.clock, machine.marks, below=machine.tier()) for _ in range(2)
     )
     first.put(entry("a", b"shared"))
     assert body_of(second, "a") == body_of(second, "a") == b"shared"
@@ -315,7 +316,7 @@ def test_a_second_worker_finds_what_the_first_one_stored_and_then_has_it_itself(
 
 def test_a_stale_entry_is_replaced_by_what_another_worker_refreshed(machine: Machine) -> None:
     first, second = (
-        Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier()) for _ in range(2)
+        Store(MANY, machine.log, machine.clock, machine.marks, below=machine.tier()) for _ in range(2)
     )
     first.put(entry("a", b"old", ttl=1))
     old, _ = second.find(b"a", NOBODY)
@@ -338,7 +339,7 @@ def test_what_was_made_stale_in_memory_is_not_fresh_again_from_below(
     machine: Machine, how: Callable[[Entry, float], None]
 ) -> None:
     store, other = (
-        Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier()) for _ in range(2)
+        Store(MANY, machine.log, machine.clock, machine.marks, below=machine.tier()) for _ in range(2)
     )
     store.put(entry("a"))
     found, _ = store.find(b"a", NOBODY)
@@ -354,12 +355,12 @@ def test_what_was_made_stale_in_memory_is_not_fresh_again_from_below(
     store.put(entry("a", b"new", born=machine.now))
     store.changed(found)
     assert body_of(other, "a") == b"", "it holds the old one"
-    third = Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier())
+    third = Store(MANY, machine.log, machine.clock, machine.marks, below=machine.tier())
     assert body_of(third, "a") == b"new", "what was replaced meanwhile does not come back"
 
 
 def test_a_purge_is_in_force_on_what_an_earlier_start_stored(machine: Machine) -> None:
-    store = Store(MANY, machine.log, machine.clock, machine.held, below=machine.tier())
+    store = Store(MANY, machine.log, machine.clock, machine.marks, below=machine.tier())
     store.put(entry("a"))
     store.put(entry("b"))
     machine.log.append(PurgeKind.URL, b"example.com/a")
@@ -369,6 +370,6 @@ def test_a_purge_is_in_force_on_what_an_earlier_start_stored(machine: Machine) -
     machine.close()
     machine.log = PurgeLog()
     machine.log.begin(clocks.position)
-    again = Store(MANY, machine.log, machine.clock, machine.held, clocks, machine.tier())
+    again = Store(MANY, machine.log, machine.clock, machine.marks, clocks, machine.tier())
     assert (body_of(again, "a"), body_of(again, "b")) == (None, b"")
     assert again.position == machine.log.position
