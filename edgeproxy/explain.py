@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgeproxy.admin.explain import Explanation, Stored, Told
+from edgeproxy.admin.explain import Explanation, Question, Stored, Told
 from edgeproxy.build import Parts
 from edgeproxy.cache.account import facts, filled, held
 from edgeproxy.cache.entry import Entry
@@ -34,9 +34,7 @@ MACHINE = "machine tier"
 class Story:
     """A request that was decided on, before it is told. `asked` is what policies made of `visit`."""
 
-    method: str
-    url: str
-    peer: str
+    question: Question
     visit: Visit
     asked: Visit
     ctx: Context
@@ -59,32 +57,15 @@ class Story:
         return self.asked.key(rule, self.ctx)
 
 
-def explain(
-    parts: Parts,
-    method: str,
-    url: str,
-    client: str,
-    headers: list[tuple[str, str]],
-    told: Told | None = None,
-) -> Explanation:
-    """Explain a request for `url` that comes from the address `client`, with nothing stored; with `told`,
-    whether that answer of the origin would be stored.
-
-    Raises RequestError when the URL cannot be requested at all.
-    """
-    return _explained(parts, _decided(parts, method, url, client, headers), told, ())
+def explain(parts: Parts, question: Question) -> Explanation:
+    """Explain a request to an edge that has nothing stored. Raises RequestError when its URL cannot be
+    requested at all."""
+    return _explained(parts, _decided(parts, question), ())
 
 
-async def explain_running(
-    parts: Parts,
-    method: str,
-    url: str,
-    client: str,
-    headers: list[tuple[str, str]],
-    told: Told | None = None,
-) -> Explanation:
+async def explain_running(parts: Parts, question: Question) -> Explanation:
     """The same with what the tiers of the running edge hold: its workers are asked."""
-    story = _decided(parts, method, url, client, headers)
+    story = _decided(parts, question)
     holdings: list[Holding] = []
     if story.rule is not None:
         key, fields = story.key(story.rule), story.asked.request.headers
@@ -93,33 +74,35 @@ async def explain_running(
         if parts.machine is not None:
             entry, varied = parts.store.peek_below(key, fields)
             holdings.append(Holding(MACHINE, entry, "only for other requests (Vary)" if varied else ""))
-    return _explained(parts, story, told, holdings)
+    return _explained(parts, story, holdings)
 
 
-def _decided(parts: Parts, method: str, url: str, client: str, headers: list[tuple[str, str]]) -> Story:
+def _decided(parts: Parts, question: Question) -> Story:
+    url, client, method = question.url, question.client, question.method.upper()
     secure = url.lower().startswith("https://")
-    fields = [(name.encode(), value.encode()) for name, value in headers]
+    fields = [(name.encode(), value.encode()) for name, value in question.fields]
     host = next((value for name, value in fields if name.lower() == b"host"), b"localhost")
     name, path, query = split_target(url.encode(), host, secure=secure)
-    request = Request(method.upper().encode(), name, path, query, Headers(fields), client, secure)
+    request = Request(method.encode(), name, path, query, Headers(fields), client, secure)
     visit = Visit(parts.edge, request)
     ctx = Context(steady(), wall(), visit.client, visit.route.name, "explain")
     ctx.notes = []
     decision = decide(visit, ctx)
     asked = visit if ctx.rewritten is None else visit.onward(ctx.rewritten)
-    return Story(method.upper(), url, client, visit, asked, ctx, decision)
+    return Story(question, visit, asked, ctx, decision)
 
 
-def _explained(parts: Parts, story: Story, told: Told | None, holdings: Sequence[Holding]) -> Explanation:
-    visit, ctx, decision, answered = story.visit, story.ctx, story.decision, story.answered
+def _explained(parts: Parts, story: Story, holdings: Sequence[Holding]) -> Explanation:
+    question, visit, ctx = story.question, story.visit, story.ctx
+    decision, answered, told = story.decision, story.answered, question.told
     route, rule = visit.route, story.rule
     origin = "" if answered else ctx.origin or ""
     return Explanation(
-        method=story.method,
-        url=story.url,
+        method=question.method.upper(),
+        url=question.url,
         client=visit.client,
         client_why="the socket"
-        if visit.client == story.peer
+        if visit.client == question.client
         else "the right-most hop that is not a trusted proxy",
         route=route.name,
         notes=tuple(ctx.notes or ()),
@@ -229,32 +212,18 @@ def _mirror(route: Route, ctx: Context) -> str:
     return f"{rule.origin} gets a copy of {rule.percent:g} % of such requests, those with a body left out"
 
 
-def explain_config(
-    config: Config,
-    method: str,
-    url: str,
-    client: str,
-    headers: list[tuple[str, str]],
-    told: Told | None = None,
-) -> Explanation:
-    """Explain a request as an edge of this configuration would answer that has just started.
+def explain_config(config: Config, question: Question) -> Explanation:
+    """Explain a request to an edge of this configuration that has just started.
 
     Keys of issuers are fetched; nothing listens and no origin is asked.
     """
-    return asyncio.run(_explain_config(config, method, url, client, headers, told))
+    return asyncio.run(_explain_config(config, question))
 
 
-async def _explain_config(
-    config: Config,
-    method: str,
-    url: str,
-    client: str,
-    headers: list[tuple[str, str]],
-    told: Told | None,
-) -> Explanation:
+async def _explain_config(config: Config, question: Question) -> Explanation:
     parts = Parts(config, Shared(Path(), 1), 0, None, logs=False)
     try:
         await parts.warm_up()
-        return explain(parts, method, url, client, headers, told)
+        return explain(parts, question)
     finally:
         await parts.close()

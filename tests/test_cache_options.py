@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jwt as pyjwt
 
+from edgeproxy.admin.explain import Question
 from edgeproxy.explain import explain
 from edgeproxy.purge_log import PurgeKind
 from tests.helpers.edge import Running, running
@@ -162,9 +163,13 @@ async def test_explain_says_what_would_be_stored(tmp_path: Path, door: str) -> N
     answer = reply("Cache-Control: max-age=1000, stale-if-error=60")
     async with edge_of(tmp_path, door, always(answer), "ttl: 5s") as (edge, _):
         where = "http://example.com/a?x=1"
-        told = explain(edge.worker.parts, "GET", where, "192.0.2.1", [], (200, [("Set-Cookie", "a=b")]))
+        told = explain(
+            edge.worker.parts, Question("GET", where, "192.0.2.1", [], (200, [("Set-Cookie", "a=b")]))
+        )
         assert "example.com" in told.key
         assert told.filled.startswith("not stored: it sets a cookie")
-        other = explain(edge.worker.parts, "GET", "http://example.com/b", "192.0.2.1", [], (200, []))
+        other = explain(
+            edge.worker.parts, Question("GET", "http://example.com/b", "192.0.2.1", [], (200, []))
+        )
         assert (other.stored, other.filled) == ((), "stored, fresh for 5 s (cache.ttl of the route)")
         assert len(edge.worker.parts.store) == 0

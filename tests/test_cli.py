@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from edgeproxy import __version__
 from edgeproxy.admin import ADMIN_SERVICE
-from edgeproxy.admin.explain import Explanation
+from edgeproxy.admin.explain import Explanation, Question
 from edgeproxy.cli import main
 from edgeproxy.context import Note, Verdict
 from edgeproxy.errors import ConfigError, RequestError
@@ -326,7 +326,7 @@ def test_explain_asks_with_what_was_given_and_prints_a_tree(use, yaml, more, tol
     assert result.exit_code == 0
     assert result.output == EXPLANATION.as_tree()
     fields = [("Accept", "text/html"), ("Cookie", "a=b")]
-    assert asked == [(CONFIG, "GET", "http://example.com/", "192.0.2.1", fields, told)]
+    assert asked == [(CONFIG, Question("GET", "http://example.com/", "192.0.2.1", fields, told))]
 
 
 def test_explain_prints_json_for_programs(use, yaml):

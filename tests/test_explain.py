@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.admin.explain import Explanation
+from edgeproxy.admin.explain import Explanation, Question
 from edgeproxy.config import read_config
 from edgeproxy.config.file import parse
 from edgeproxy.explain import explain_config
@@ -39,7 +39,7 @@ CONFINED = CONFIG.replace("geo: {", "geo: {residency: [{places: [EU], origins: [
 
 def told(path: str, client: str = FRANKFURT, method: str = "GET", text: str = CONFIG) -> Explanation:
     config = read_config(parse(text.encode(), "edge.yaml", ROOT, {}))
-    return explain_config(config, method, f"http://example.com{path}", client, [])
+    return explain_config(config, Question(method, f"http://example.com{path}", client, []))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from edgeproxy import __version__
 from edgeproxy.admin import ADMIN_SERVICE
 from edgeproxy.admin.answers import HANDLERS, HEADERS, ProblemError, as_json
-from edgeproxy.admin.explain import Explanation, Told
+from edgeproxy.admin.explain import Explanation, Question
 from edgeproxy.admin.parameters import read_parameters, request_fields, told_answer
 from edgeproxy.admin.purge import PurgeError, parse_purge
 from edgeproxy.admin.revoke import RevokeError, parse_revoke
@@ -48,8 +48,8 @@ _INDEX = """<!doctype html><html lang="en"><meta charset="utf-8"><title>edgeprox
 </ul><p>* needs <code>Authorization: Bearer &lt;admin.token&gt;</code>
 """
 
-Explain = Callable[[str, str, str, list[tuple[str, str]], Told | None], Awaitable[Explanation]]
-"""(method, url, client's address, fields, answer to judge). RequestError or ValueError: it cannot be."""
+Explain = Callable[[Question], Awaitable[Explanation]]
+"""RequestError or ValueError: it cannot be asked."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -165,8 +165,8 @@ class _Api:
             raise ProblemError(400, "bad-explain", "Give url, and if you like method, from, header.")
         method, url, client = cast("list[str]", words)
         try:
-            told = told_answer(parameters)
-            explanation = await self._state.explain(method, url, client, request_fields(parameters), told)
+            question = Question(method, url, client, request_fields(parameters), told_answer(parameters))
+            explanation = await self._state.explain(question)
         except RequestError as error:
             raise ProblemError(400, "bad-explain", error.detail) from None
         except ValueError as error:

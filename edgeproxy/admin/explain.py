@@ -18,6 +18,17 @@ Told = tuple[int, list[tuple[str, str]]]
 
 
 @record
+class Question:
+    """A request that might come, and from what address; with `told`, whether that answer would be stored."""
+
+    method: str
+    url: str
+    client: str
+    fields: list[tuple[str, str]]
+    told: Told | None = None
+
+
+@record
 class Stored:
     """What one tier holds for the request."""
 

@@ -65,11 +65,12 @@ def explain(
         answer = ask_admin(admin, token, "/explain", asked, "application/json" if as_json else "text/plain")
         click.echo(json.dumps(json_of(answer), indent=2) if as_json else answer.text.rstrip("\n"))
         return
+    from edgeproxy.admin.explain import Question
     from edgeproxy.config import load_config
     from edgeproxy.explain import explain_config
 
     try:
-        explanation = explain_config(load_config(config), method, url, client, fields, told)
+        explanation = explain_config(load_config(config), Question(method, url, client, fields, told))
     except RequestError as error:
         said = f"The edge would answer {url} with {error.status} {error.reason}: {error.detail}"
         raise click.ClickException(said) from None

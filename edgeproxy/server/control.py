@@ -9,7 +9,7 @@ import socket
 from collections.abc import Mapping
 
 from edgeproxy.admin.app import AdminState, admin_app
-from edgeproxy.admin.explain import Explanation, Told
+from edgeproxy.admin.explain import Explanation, Question
 from edgeproxy.build import Parts
 from edgeproxy.config import Config, dump
 from edgeproxy.errors import ConfigError
@@ -48,10 +48,8 @@ class Control:
         )
         self.app = admin_app(self._state)
 
-    async def _explain(
-        self, method: str, url: str, client: str, headers: list[tuple[str, str]], told: Told | None
-    ) -> Explanation:
-        return await explain_running(self.parts, method, url, client, headers, told)
+    async def _explain(self, question: Question) -> Explanation:
+        return await explain_running(self.parts, question)
 
     def _revoke(self, provider: str, line: Mapping[str, object]) -> None:
         path = self.parts.config.jwt_providers[provider].revoked

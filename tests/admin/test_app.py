@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
 
 import httpx
 import pytest
@@ -13,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from edgeproxy import __version__
 from edgeproxy.admin import ADMIN_SERVICE
 from edgeproxy.admin.app import AdminState, admin_app
-from edgeproxy.admin.explain import Explanation, Told
+from edgeproxy.admin.explain import Explanation, Question
 from edgeproxy.admin.parameters import MAX_BODY
 from edgeproxy.cache.memory import MemoryStore
 from edgeproxy.cache.purge import apply_purges
@@ -35,21 +34,22 @@ def revoke(provider: str, line: Mapping[str, object]) -> None:
     REVOKED.append((provider, dict(line)))
 
 
-def explain(
-    method: str, url: str, client: str, headers: list[tuple[str, str]], told: Told | None = None
-) -> Explanation:
+def explain(question: Question) -> Explanation:
+    url = question.url
     if "refused" in url:
         raise RequestError(400, "bad-target", "The path climbs above the root.")
     if "wrong" in url:
         raise ValueError("That is no address.")
     if "crash" in url:
         raise ZeroDivisionError("s3cret")
-    why = "; ".join(f"{name}={value}" for name, value in headers)
-    return Explanation(method, url, client, why, "api", cache="uri-miss", filled=f"{told}")
+    why = "; ".join(f"{name}={value}" for name, value in question.fields)
+    return Explanation(
+        question.method, url, question.client, why, "api", cache="uri-miss", filled=f"{question.told}"
+    )
 
 
-async def explain_later(*asked: Any) -> Explanation:
-    return explain(*asked)
+async def explain_later(question: Question) -> Explanation:
+    return explain(question)
 
 
 @pytest.fixture
@@ -294,14 +294,14 @@ async def test_explain_hands_on_what_was_asked(client, how):
         answer = await client.post("/explain", json=document, headers=KNOWN)
     assert (
         answer.json()
-        == explain("HEAD", "http://a.example/", "192.0.2.1", [("A", "b:c"), ("D", "e")]).as_dict()
+        == explain(Question("HEAD", "http://a.example/", "192.0.2.1", [("A", "b:c"), ("D", "e")])).as_dict()
     )
 
 
 async def test_explain_draws_a_tree_for_people(client):
     headers = {**KNOWN, "Accept": "text/plain"}
     answer = await client.get("/explain?url=http://a.example/", headers=headers)
-    assert answer.text == explain("GET", "http://a.example/", "127.0.0.1", []).as_tree()
+    assert answer.text == explain(Question("GET", "http://a.example/", "127.0.0.1", [])).as_tree()
 
 
 async def test_the_origins_are_shown_to_those_who_know_the_token(client):

@@ -11,6 +11,7 @@ from typing import cast
 import jwt
 import pytest
 
+from edgeproxy.admin.explain import Question
 from edgeproxy.build import Parts
 from edgeproxy.config import read_config
 from edgeproxy.config.file import parse
@@ -159,7 +160,7 @@ def test_a_shadow_limit_counts_and_lets_pass() -> None:
 
 
 def told_policies(made: Parts) -> list[dict[str, object]]:
-    told = explain(made, "GET", "http://a.example/", "192.0.2.1", []).as_dict()
+    told = explain(made, Question("GET", "http://a.example/", "192.0.2.1", [])).as_dict()
     return cast(list[dict[str, object]], told["policies"])
 
 
