@@ -151,8 +151,13 @@ class Admin(Model):
 
 def _above(larger: int, bound: str, size: int) -> ValueError:
     """What is wrong with an object_size that never fits."""
-    said = f"found object_size {size_text(larger)}, expected at most {bound}, which is {size_text(size)}"
+    said = f"found object_size {_bytes(larger)}, expected at most {bound}, which is {_bytes(size)}"
     return ValueError(f"{said}; raise the one or lower the other")
+
+
+def _bytes(size: int) -> str:
+    text = size_text(size)
+    return text if isinstance(text, str) else f"{text} bytes"
 
 
 class FilesSection(Model):

@@ -192,7 +192,7 @@ def _octets(members: Mapping[str, object], name: str) -> bytes:
 def _secret_key(
     secret: bytes, kid: str | None, algorithms: Collection[str], preferred: Collection[str] = ()
 ) -> Key:
-    alg = _only([name for name in algorithms if name in SYMMETRIC], preferred, "a secret")
+    alg = _only(algorithms, SYMMETRIC, preferred, "a secret")
     if len(secret) < _HASH_BYTES[alg]:
         least = _HASH_BYTES[alg]
         raise KeyRefusedError("short", f"a secret for {alg} has at least {least} bytes (RFC 7518 §3.2)")
@@ -272,19 +272,23 @@ def _bind(
         fitting = ("Ed25519",)
     else:
         fitting = (_EC_ALGORITHM.get(material.curve.name, ""),)
-    return Key(kid, _only([name for name in algorithms if name in fitting], preferred, "this key"), material)
+    return Key(kid, _only(algorithms, fitting, preferred, "this key"), material)
 
 
-def _only(fitting: Collection[str], preferred: Collection[str], what: str) -> str:
-    choices = fitting
-    if len(fitting) > 1 and preferred:
-        choices = [name for name in fitting if name in preferred]
+def _only(
+    algorithms: Collection[str], fitting: Collection[str], preferred: Collection[str], what: str
+) -> str:
+    """The one algorithm of the list that a key is for."""
+    choices = [name for name in algorithms if name in fitting]
+    if len(choices) > 1 and preferred:
+        choices = [name for name in choices if name in preferred]
     if not choices:
-        raise KeyRefusedError("algorithm", f"no algorithm of the list is for {what}")
+        listed, wanted = ", ".join(algorithms), " or ".join(sorted(fitting))
+        raise KeyRefusedError("algorithm", f"algorithms: found {listed}, expected {wanted} for {what}")
     if len(choices) > 1:
         names = ", ".join(sorted(choices))
         raise KeyRefusedError("ambiguous", f"{what} fits {names}: a key has exactly one, set its `alg`")
-    return next(iter(choices))
+    return choices[0]
 
 
 def _is_roca(modulus: int) -> bool:
