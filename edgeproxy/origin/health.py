@@ -32,11 +32,11 @@ class Tally:
 
     __slots__ = ("_fall", "_rise", "_streak", "state")
 
-    def __init__(self, rise: int, fall: int) -> None:
+    def __init__(self, rise: int, fall: int, state: int = UNKNOWN) -> None:
         self._rise = rise
         self._fall = fall
         self._streak = 0  # probes in a row that speak against `state`
-        self.state = UNKNOWN
+        self.state = state
 
     def observe(self, *, good: bool) -> int:
         """The state after one more probe. The first good one is enough when nothing was known."""
@@ -74,7 +74,10 @@ class HealthProber:
         self._cells = cells
         self._resolver = resolver
         self._chance = chance
-        self._tallies = [Tally(health.rise, health.fall) for _ in origin.servers]
+        # what an earlier control process found out is still there
+        self._tallies = [
+            Tally(health.rise, health.fall, cells[index]) for index in range(len(origin.servers))
+        ]
         self._context = client_context(origin.tls)
 
     async def run(self) -> None:

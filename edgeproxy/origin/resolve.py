@@ -81,7 +81,8 @@ class Resolver:
             addresses = [address for address in addresses if not is_prohibited(address)]
             if not addresses:
                 raise origin_error(
-                    "destination_ip_prohibited", f"{host} resolves to addresses that are not allowed"
+                    "destination_ip_prohibited",
+                    f"{host} is on loopback, link-local or metadata: `allow_private` is off",
                 )
         return addresses
 

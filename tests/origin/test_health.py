@@ -208,6 +208,26 @@ async def test_the_loop_publishes_what_it_learns(caplog: pytest.LogCaptureFixtur
     ]
 
 
+@pytest.mark.parametrize(
+    ("known", "fault", "state", "said"),
+    [
+        (UNHEALTHY, "down", UNHEALTHY, []),
+        (UNHEALTHY, "", HEALTHY, ["origin test: http://127.0.0.1:1 is healthy again"]),
+        (HEALTHY, "down", UNHEALTHY, ["origin test: http://127.0.0.1:1 is unhealthy: down"]),
+    ],
+)
+def test_a_prober_goes_on_where_the_one_before_it_ended(
+    caplog: pytest.LogCaptureFixture, known: int, fault: str, state: int, said: list[str]
+) -> None:
+    cells = bytearray([known])
+    made = prober(cells, "http://127.0.0.1:1", health={"rise": 2, "fall": 2})
+    made.record(0, fault)
+    assert (cells[0], caplog.records) == (known, [])
+    made.record(0, fault)
+    assert cells[0] == state
+    assert [record.getMessage() for record in caplog.records] == said
+
+
 async def test_probes_are_spread_over_a_tenth_either_way(monkeypatch: pytest.MonkeyPatch) -> None:
     slept: list[float] = []
     real = asyncio.sleep
