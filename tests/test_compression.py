@@ -27,7 +27,7 @@ CONFIG = """
 edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
-origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 2s}}}}}}
+origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 routes:
   - {{name: off, match: {{path: "/off"}}, origin: main}}
   - {{name: direct, match: {{path: "/direct"}}, cache: false, compress: true, origin: main}}

@@ -10,7 +10,7 @@ import pytest
 
 from edgeproxy.policies.api_key import key_line
 from edgeproxy.policies.basic_hash import hash_password
-from tests.helpers.edge import running
+from tests.helpers.edge import PATIENCE, running
 from tests.helpers.scripted_origin import ScriptedOrigin, always
 
 CONFIG = """
@@ -57,7 +57,7 @@ async def test_keys_and_passwords_let_pass_and_go_no_further(tmp_path: Path, doo
             assert len(origin.heads) == 1, "the key is no part of the cache key"
 
             keys.write_text(key_line("alpha", "second-key") + "\n")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while (await client.ask("/partners", "X-Api-Key: first-key")).status != 401:
                     await asyncio.sleep(0.05)  # the file is looked at twice a second
             assert (await client.ask("/partners", "X-Api-Key: second-key")).status in (200, 429)

@@ -11,6 +11,7 @@ import pytest
 from edgeproxy.purge_log import PurgeKind
 from tests.helpers.edge import Running, running
 from tests.helpers.scripted_origin import Peer, Script, ScriptedOrigin, always, silence
+from tests.origin.support import eventually
 
 CONFIG = """
 edge: {{id: edge-1, pop: ams}}
@@ -18,7 +19,7 @@ server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}, l
 admin: {{listen: null}}
 cache: {cache}
 origins:
-  main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 500ms}}}}
+  main: {{servers: ["{origin}"], timeouts: {{connect: 20s, first_byte: {patience}}}}}
   dead: {{servers: ["http://127.0.0.1:1"]}}
 rate_limits: {{few: {{rate: 1/h, burst: 2}}}}
 jwt_providers:
@@ -65,7 +66,9 @@ class Stage:
     async def __call__(self, *scripts: Script) -> tuple[Running, ScriptedOrigin]:
         origin = ScriptedOrigin(*scripts)
         await origin.__aenter__()
-        context = running(CONFIG.format(origin=origin.url, cache=self.cache), self.folder, self.door)
+        patience = "200ms" if silence in scripts else "20s"
+        config = CONFIG.format(origin=origin.url, cache=self.cache, patience=patience)
+        context = running(config, self.folder, self.door)
         edge = await context.__aenter__()
         self.started += [context, origin]
         return edge, origin
@@ -164,10 +167,7 @@ async def test_stale_is_served_while_it_is_refreshed_and_when_the_origin_fails(s
     entry.fresh_until -= 30
     stale = await edge.ask()
     assert (stale.body, "ttl=-" in stale["cache-status"]) == (b"1", True)
-    for _ in range(500):  # the refresh ends on its own
-        if count > 1 and not edge.worker.hall.fetcher.refreshing:
-            break
-        await asyncio.sleep(0.005)
+    await eventually(lambda: count > 1 and not edge.worker.hall.fetcher.refreshing)  # it ends on its own
     assert (await edge.ask()).body == b"2", "refreshed behind"
     entry = next(iter(edge.worker.hall.edge.store))
     entry.fresh_until -= 100

@@ -21,7 +21,7 @@ server:
   access_log: {{path: "{log}"}}
   error_page: "<h1>{{status}} {{title}}</h1><p>{{detail}}</p><i>{{request_id}}</i>"
 admin: {{listen: null}}
-origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 500ms, first_byte: 200ms}}}}}}
+origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 20s, first_byte: {patience}}}}}}}
 routes: [{{name: all, cache: false, origin: main}}]
 """
 
@@ -29,8 +29,9 @@ routes: [{{name: all, cache: false, origin: main}}]
 @asynccontextmanager
 async def failing(folder: Path, door: str, script: Script) -> AsyncGenerator[Running]:
     async with ScriptedOrigin(script) as origin:
-        config = CONFIG.format(origin=origin.url, log=folder / "access.log").replace("{{", "{")
-        async with running(config, folder, door) as edge:
+        patience = "200ms" if script is silence else "20s"
+        config = CONFIG.format(origin=origin.url, log=folder / "access.log", patience=patience)
+        async with running(config.replace("{{", "{"), folder, door) as edge:
             yield edge
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.observe.trials import total
-from tests.helpers.edge import Running, running
+from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
 CONFIG = """
@@ -124,7 +124,7 @@ async def test_a_reload_keeps_what_waits_to_be_written(tmp_path: Path) -> None:
             before = edge.worker.parts
             edge.worker.shared.publish(config.replace("interval: 1h", "interval: 2h").encode())
             edge.worker.reload()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while edge.worker.parts is before or not written.exists() or not written.read_text():
                     await asyncio.sleep(0.01)
             assert len(written.read_text().splitlines()) == 1
@@ -149,7 +149,7 @@ async def test_a_reload_that_moves_units_says_so(
             before = edge.worker.parts
             edge.worker.shared.publish(config.replace(*change).encode())
             edge.worker.reload()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while edge.worker.parts is before:
                     await asyncio.sleep(0.01)
     said = [record.getMessage() for record in caplog.records if "another variant" in record.getMessage()]

@@ -19,7 +19,7 @@ from edgeproxy.http.message import copies_of, pieces_of
 from edgeproxy.http.wire import JOIN_BELOW
 from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.machine.spool import Borrowed, Spool
-from tests.helpers.edge import running
+from tests.helpers.edge import PATIENCE, running
 from tests.helpers.scripted_origin import ScriptedOrigin
 from tests.test_large_files import BODY, SIZE, config, counting, files, kept, large
 
@@ -74,7 +74,7 @@ async def test_after_a_restart_it_is_a_miss_too(tmp_path: Path) -> None:
 
 
 async def _until_files(folder: Path, count: int) -> list[Path]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while len(found := files(folder)) != count:
             await asyncio.sleep(0.005)
     return found
@@ -102,17 +102,17 @@ async def test_what_is_being_written_is_given_up(tmp_path: Path) -> None:
     for late in (False, True):
         spool = Spool(store, 200_000)
         spool.add(b"a" * 100_000)
-        store.thread.submit(int).result(5)
+        store.thread.submit(int).result(PATIENCE)
         if not late:
             os.truncate(tmp_path / f"{spool.name}.part", 10)
         spool.add(b"b" * 100_000)
-        store.thread.submit(int).result(5)
+        store.thread.submit(int).result(PATIENCE)
         if late:
             os.truncate(tmp_path / f"{spool.name}.part", 10)
             with pytest.raises(EOFError):
                 spool.read(0, 1000)
         spool.finish(results.append)
-        store.thread.submit(int).result(5)
+        store.thread.submit(int).result(PATIENCE)
         await asyncio.sleep(0)
     assert results == [None, None]
     assert store.failed == 2

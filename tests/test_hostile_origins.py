@@ -17,8 +17,8 @@ edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
 cache: {{memory: 4MiB, object_size: 1MiB}}
-origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 1s, between_bytes: 500ms}},
-  ejection: null, breaker: {{failures: 0}}}}}}
+origins: {{main: {{servers: ["{origin}"], ejection: null, breaker: {{failures: 0}},
+  timeouts: {{connect: 20s, first_byte: 20s, between_bytes: {patience}}}}}}}
 routes: [{{name: all, origin: main}}]
 """
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -38,6 +38,7 @@ class Row:
     kept: bool = False
     closes: bool = False
     method: str = "GET"
+    stops: bool = False
 
 
 FRAMING = [
@@ -88,7 +89,7 @@ FRAMING = [
         closes=True,
     ),
     Row("a body that ends early", FRESH + b"Content-Length: 50\r\n\r\nwrong", (BROKEN,), closes=True),
-    Row("a body that stops", FRESH + b"Content-Length: 50\r\n\r\nwrong", (BROKEN,)),
+    Row("a body that stops", FRESH + b"Content-Length: 50\r\n\r\nwrong", (BROKEN,), stops=True),
     Row(
         "trailers without end",
         FRESH + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + b"X: y\r\n" * 10**5,
@@ -206,9 +207,10 @@ async def test_an_answer_that_should_not_be(tmp_path: Path, door: str, row: Row)
                 peer.close()
                 return
 
+    patience = "500ms" if row.stops else "20s"
     async with (
         ScriptedOrigin(script) as origin,
-        running(CONFIG.format(origin=origin.url), tmp_path, door) as edge,
+        running(CONFIG.format(origin=origin.url, patience=patience), tmp_path, door) as edge,
     ):
         status, body = await _ask(await edge.client(), row.method)
         assert status in row.expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from edgeproxy.cache.entry import Entry
 from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.server.protocol import EdgeProtocol
-from tests.helpers.edge import Running, running
+from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, Script, ScriptedOrigin
 
 CONFIG = """
@@ -19,7 +20,7 @@ edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: {workers}, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
 cache: {{object_size: 64KiB, machine: {{path: "{folder}", files: {{max_bytes: {most}, object_size: 1MiB}}}}}}
-origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 1s, first_byte: 2s}}}}}}
+origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 routes: [{{name: all, origin: main, cache: {{ttl: 60s}}}}]
 """
 SIZE = 700_000
@@ -50,7 +51,7 @@ def counting(answer: bytes, asked: list[bytes]) -> Script:
 
 async def kept(edge: Running) -> Entry:
     """The entry, once its file is there."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not (entries := list(edge.worker.parts.store)):
             await asyncio.sleep(0.005)
     return entries[0]
@@ -222,7 +223,7 @@ async def test_what_may_not_be_kept_leaves_no_file(tmp_path: Path, answer: bytes
         tier = edge.worker.parts.machine
         assert tier is not None
         assert tier.files is not None
-        tier.files.thread.submit(int).result(5)  # all that was to be done is done
+        tier.files.thread.submit(int).result(PATIENCE)  # all that was to be done is done
         assert files(tmp_path) == []
         assert len(edge.worker.parts.store) == 0
 
@@ -234,7 +235,7 @@ async def test_the_oldest_goes_when_there_is_no_room(tmp_path: Path) -> None:
     ):
         for number in range(6):
             assert (await edge.ask(f"/{number}")).body == BODY
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while len(edge.worker.parts.store) <= number:
                     await asyncio.sleep(0.005)
         assert sum(one.stat().st_size for one in files(tmp_path)) <= 2 * 2**20
@@ -252,7 +253,7 @@ async def test_a_disk_that_refuses_costs_the_file_and_no_answer(tmp_path: Path, 
         (tmp_path / "file").touch()
         tier.files.folder = str(tmp_path / "file")
         assert (await edge.ask("/a")).body == BODY
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not tier.files.failed:
                 await asyncio.sleep(0.005)
         assert (await edge.ask("/a")).body == BODY
@@ -286,9 +287,11 @@ async def test_a_slow_disk_is_given_up(tmp_path: Path, monkeypatch: pytest.Monke
         tier = edge.worker.parts.machine
         assert tier is not None
         assert tier.files is not None
-        held = tier.files.thread.submit(asyncio.run, asyncio.sleep(0.2))
+        answered = threading.Event()
+        held = tier.files.thread.submit(answered.wait, PATIENCE)
         assert (await edge.ask("/a")).body == BODY
-        held.result(5)
+        answered.set()
+        assert held.result(PATIENCE)
         assert tier.files.given_up == 1
         assert len(edge.worker.parts.store) == 0
 

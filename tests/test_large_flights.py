@@ -17,7 +17,7 @@ from edgeproxy.flight_table import LONGEST
 from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.purge_log import PurgeKind
 from edgeproxy.server.sibling_door import SiblingExchange
-from tests.helpers.edge import Answer, Client, Running, running, running_workers
+from tests.helpers.edge import PATIENCE, Answer, Client, Running, running, running_workers
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
 CONFIG = """
@@ -27,7 +27,7 @@ admin: {{listen: null}}
 cache:
   object_size: 64KiB
   machine: {{path: "{folder}", files: {{max_bytes: {most}, object_size: {size}}}}}
-origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 1s, first_byte: 2s}}}}}}
+origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 routes: [{{name: all, origin: main, cache: {{ttl: 60s{more}}}}}]
 """
 SIZE = 6_000_000
@@ -126,6 +126,12 @@ def large(edge: Running) -> LargeFiles:
     return tier.files
 
 
+def keep_busy(disk: LargeFiles, until: asyncio.Event) -> None:
+    """Its thread does nothing else before the event."""
+    loop = asyncio.get_running_loop()
+    disk.thread.submit(lambda: asyncio.run_coroutine_threadsafe(until.wait(), loop).result(PATIENCE))
+
+
 def bodies_of(edge: Running) -> list[Body]:
     """What is being fetched."""
     found = [flight._body for flight in edge.worker.hall.fetcher.flights.flights.values()]
@@ -133,7 +139,7 @@ def bodies_of(edge: Running) -> list[Body]:
 
 
 async def until(true: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.005)
 
@@ -169,8 +175,7 @@ async def test_who_comes_between_the_end_and_the_store_reads_along_too(tmp_path:
     download.may.set()
     async with one_edge(download, tmp_path, door) as edge:
         held = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        large(edge).thread.submit(lambda: asyncio.run_coroutine_threadsafe(held.wait(), loop).result(5))
+        keep_busy(large(edge), held)
         assert (await edge.ask("/a")).body == BODY
         late = asyncio.create_task(edge.ask("/a"))
         await asyncio.sleep(0.02)
@@ -261,14 +266,13 @@ async def test_a_disk_that_is_too_slow_costs_the_file_and_no_byte(
         monkeypatch.setattr("edgeproxy.machine.spool.BEHIND", 1_000_000)
         slow = await begun(edge)
         held = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        large(edge).thread.submit(lambda: asyncio.run_coroutine_threadsafe(held.wait(), loop).result(5))
+        keep_busy(large(edge), held)
         download.may.set()
         await until(lambda: large(edge).given_up)
         rest = asyncio.create_task(slow.reader.readexactly(SIZE))
         await asyncio.sleep(0.02)
         held.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             assert (await early).body == BODY
             assert door == "asgi" or await rest == BODY
         await until(lambda: not files(tmp_path))
@@ -514,8 +518,7 @@ async def test_a_worker_that_reads_along_makes_the_origin_wait_for_the_disk(
         monkeypatch.setattr("edgeproxy.machine.spool.BEHIND", 50_000)
         monkeypatch.setattr("edgeproxy.machine.spool.LENT_BEHIND", 100_000)
         held = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        large(one).thread.submit(lambda: asyncio.run_coroutine_threadsafe(held.wait(), loop).result(5))
+        keep_busy(large(one), held)
         download.may.set()
         await asyncio.sleep(0.05)
         assert large(one).behind < 1_000_000

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from edgeproxy.observe.cells import encode_series
-from tests.helpers.edge import Running, running
+from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
 
 CONFIG = """
@@ -116,7 +116,7 @@ async def test_a_client_that_leaves_is_not_under_way_any_more(tmp_path: Path, do
         await asked.wait()
         assert (await edge.ask()).status == 429
         client.writer.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while (await edge.ask()).status == 429:
                 await edge.turn()
 
@@ -133,7 +133,7 @@ async def test_who_leaves_while_waiting_is_not_under_way_any_more(tmp_path: Path
                 await edge.turn()
             assert "at_once" in (await edge.ask())["ratelimit"]
             client.writer.close()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 while "at_once" in (await edge.ask())["ratelimit"]:  # then it is the other that refuses
                     await edge.turn()
 

@@ -15,6 +15,7 @@ from edgeproxy.machine.tier import MachineTier
 from edgeproxy.observe.cells import Cells
 from edgeproxy.purge_log import PurgeLog
 from tests.cache.test_store import entry
+from tests.helpers.edge import PATIENCE
 
 NOBODY = Headers([])
 
@@ -43,7 +44,7 @@ async def test_what_was_put_is_written_behind_and_found_by_others(tier: MachineT
     running = asyncio.create_task(tier.run())
     for number in range(500):
         assert tier.put(entry(f"k{number}", b"x" * 1000))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while tier.outbox or not holds(tier, "k499"):
             await asyncio.sleep(0.001)
     running.cancel()

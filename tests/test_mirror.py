@@ -20,7 +20,7 @@ server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
 origins:
   main: {{servers: ["{main}"]}}
-  shadow: {{servers: ["{shadow}"], timeouts: {{first_byte: 200ms}}, breaker: {{failures: 0}}}}
+  shadow: {{servers: ["{shadow}"], timeouts: {{first_byte: {patience}}}, breaker: {{failures: 0}}}}
 routes:
   - {{name: stored, match: {{path: /stored}}, cache: {{ttl: 60s}}, origin: main, mirror: {{origin: shadow}}}}
   - {{name: passed, cache: false, origin: main, mirror: {{origin: shadow, percent: {percent}}}}}
@@ -34,7 +34,8 @@ async def mirrored(
     folder: Path, door: str, script: Script, percent: float = 100
 ) -> AsyncGenerator[tuple[Running, ScriptedOrigin, ScriptedOrigin]]:
     async with ScriptedOrigin(always(OK)) as main, ScriptedOrigin(script) as shadow:
-        config = CONFIG.format(main=main.url, shadow=shadow.url, percent=percent)
+        patience = "200ms" if script is silence else "20s"
+        config = CONFIG.format(main=main.url, shadow=shadow.url, percent=percent, patience=patience)
         async with running(config, folder, door) as edge:
             yield edge, main, shadow
 
@@ -88,7 +89,7 @@ async def test_no_copy_leaves_the_origins_that_residency_allows(tmp_path: Path, 
         f"geo: {{{{database: {database}, residency: [{{{{places: [EU], origins: [main]}}}}]}}}}\n"
     )
     async with ScriptedOrigin(always(OK)) as main, ScriptedOrigin(always(SHADOW)) as shadow:
-        text = config.format(main=main.url, shadow=shadow.url, percent=100)
+        text = config.format(main=main.url, shadow=shadow.url, percent=100, patience="20s")
         async with running(text, tmp_path, door) as edge:
             for client in ("192.0.2.7", "198.51.100.7"):
                 assert (await edge.ask(f"/{client}", f"X-Forwarded-For: {client}")).status == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -91,7 +92,7 @@ async def test_a_purge_reaches_every_variant_of_what_it_names(
         assert len(edge.worker.parts.store) == 4 * (len(URLS) - (0 if soft else len(gone)))
         for url in gone:
             said = (await edge.ask(url, "Accept-Language: a", "X-V: 1"))["cache-status"]
-            assert said.startswith("edge-1; hit; ttl=0" if soft else "edge-1; fwd=uri-miss")
+            assert re.match(r"edge-1; hit; ttl=(0|-\d)" if soft else "edge-1; fwd=uri-miss", said)
 
 
 async def test_a_worker_without_requests_hears_of_a_purge(tmp_path: Path, door: str) -> None:

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.observe.cells import encode_series
-from tests.helpers.edge import running
+from tests.helpers.edge import PATIENCE, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
 
 CONFIG = """
 edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
-origins: {{main: {{servers: [{servers}], timeouts: {{connect: 1s, first_byte: 500ms}}, {options}}}}}
+origins: {{main: {{servers: [{servers}], timeouts: {{connect: 20s, first_byte: 20s}}, {options}}}}}
 routes: [{{name: all, origin: main, cache: {cache}}}]
 """
 
@@ -107,7 +107,7 @@ async def test_failures_are_not_multiplied_by_retries(tmp_path: Path, door: str)
         await asyncio.gather(*[client.ask("/a") for client in clients])
         before = len(origin.heads)
         asking = [asyncio.create_task(client.ask("/a")) for client in clients]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while len(origin.heads) < before + count:
                 await asyncio.sleep(0)
         gate.set()

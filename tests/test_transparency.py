@@ -16,7 +16,7 @@ CONFIG = """
 edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}, limits: {{body_size: 64MiB}}}}
 admin: {{listen: null}}
-origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 5s}}}}}}
+origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 jwt_providers:
   p: {{issuer: i, audience: a, algorithms: [HS256], secret: "0123456789abcdef0123456789abcdef"}}
 routes:

@@ -12,7 +12,7 @@ import pytest
 from edgeproxy import turns
 from edgeproxy.job import Job
 from edgeproxy.turns import Turns
-from tests.helpers.edge import Answer, Running, running
+from tests.helpers.edge import PATIENCE, Answer, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
 CONFIG = """
@@ -20,7 +20,7 @@ edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
 cache: {{memory: 4MiB, object_size: 4KiB}}
-origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 3s, between_bytes: 3s}}}}}}
+origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 20s, first_byte: 20s, between_bytes: 20s}}}}}}
 routes: [{{name: all, origin: main}}]
 """
 FRESH = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\n"
@@ -130,7 +130,7 @@ async def crowd(edge: Running, origin: Waiting, size: int = 8) -> list[asyncio.T
     await origin.arrived.wait()
     asking += [asyncio.create_task(edge.ask()) for _ in range(size - 1)]
     flights = edge.worker.hall.fetcher.flights.flights
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while sum(len(flight.jobs) for flight in flights.values()) < size:
             await asyncio.sleep(0.01)
     return asking

@@ -20,7 +20,7 @@ CONFIG = """
 edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "{log}"}}}}
 admin: {{listen: null}}
-origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 2s}}}}}}
+origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 rate_limits: {{few: {{rate: 1/h, burst: 1}}}}
 routes:
   - name: chat

@@ -25,6 +25,7 @@ from edgeproxy.observe.cells import encode_series
 from edgeproxy.policies.geo_data import GeoDatabase, read_place
 from edgeproxy.shared import Shared
 from edgeproxy.snapshot import Snapshot
+from tests.helpers.edge import PATIENCE
 
 ADDRESSES = [
     *(f"{first}.{second}.0.1" for first in range(1, 224, 3) for second in (0, 2, 81, 128, 216)),
@@ -408,7 +409,7 @@ routes: [{{name: r, origin: o}}]
     column = shared.cells.intern(encode_series("edgeproxy_geo_database_failures_total"))
     replace(file, b"garbage")
     feed = asyncio.create_task(made.feeds[0]())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not shared.cells.total(column):
             await asyncio.sleep(0)
             made.publish()

@@ -18,6 +18,7 @@ from edgeproxy.origin.names import Found
 from edgeproxy.policies.jwt import Issuer, JwtAuth, JwtRule
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.snapshot import Snapshot
+from tests.helpers.edge import PATIENCE
 from tests.policies.jwt_tokens import GOOD, context, jwk, private_key, provider, request, sign
 
 URL = "https://id.example.com/jwks.json"
@@ -306,7 +307,7 @@ async def test_the_task_fetches_wakes_when_poked_and_ends_when_cancelled(router:
 
     rig.route.side_effect = answer
     task = asyncio.create_task(rig.feed.run())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await fetched.get()
         async with rig.feed._single:  # the fetch is over
             rig.now += 31

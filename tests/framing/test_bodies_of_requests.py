@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.edge import Running, running
+from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
 CONFIG = """
@@ -230,7 +230,7 @@ async def test_a_body_that_breaks_off_is_no_request(
     """Part of it may be at the origin already: the connection ends there, and the body does not."""
     client = await edge.client()
     client.send(sent)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not taken.peers:
             await asyncio.sleep(0.001)
         if how == "reset":
@@ -248,7 +248,7 @@ async def test_a_body_that_becomes_malformed_on_its_way_ends_both_connections(
 ) -> None:
     client = await edge.client()
     client.send(post(CHUNKED, body=b"5\r\nhello\r\n"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not taken.peers or b"hello" not in taken.peers[0].received:
             await asyncio.sleep(0.001)
         client.send(b"zz\r\n" + GET)

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.edge import Running, running
+from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
 CONFIG = """
 edge: {{id: edge-1}}
 server: {{listen: ["127.0.0.1:8080"], access_log: {{path: "off"}}}}
 admin: {{listen: null}}
-origins: {{main: {{servers: ["{origin}"], timeouts: {{first_byte: 500ms, between_bytes: 300ms}}}}}}
+origins: {{main: {{servers: ["{origin}"], timeouts: {{first_byte: 20s, between_bytes: {patience}}}}}}}
 routes: [{{name: all, cache: {cache}, origin: main}}]
 """
 H = b"HTTP/1.1 200 OK\r\n"
@@ -32,14 +32,14 @@ Edge = Callable[[bytes, str], AbstractAsyncContextManager[Running]]
 
 @pytest.fixture(params=["false", "{ttl: 60s}"], ids=["passed", "stored"])
 def edge(request: pytest.FixtureRequest, door: str, tmp_path: Path) -> Edge:
-    """An edge in front of an origin that answers with these bytes, and then closes, resets or stays."""
+    """An edge and an origin that answers with these bytes, and then closes, resets, stays or stops."""
 
     @asynccontextmanager
     async def make(response: bytes, then: str) -> AsyncGenerator[Running]:
         async def script(peer: Peer) -> None:
             await peer.head()
             await peer.send(response)
-            while then == "stay":
+            while then in ("stay", "stop"):
                 await peer.head()
                 await peer.send(response)
             if then == "reset":
@@ -47,7 +47,8 @@ def edge(request: pytest.FixtureRequest, door: str, tmp_path: Path) -> Edge:
                 peer.reset()
 
         async with ScriptedOrigin(script) as origin:
-            text = CONFIG.format(origin=origin.url, cache=request.param)
+            patience = "300ms" if then == "stop" else "20s"
+            text = CONFIG.format(origin=origin.url, cache=request.param, patience=patience)
             async with running(text, tmp_path, door) as started:
                 yield started
 
@@ -153,7 +154,7 @@ def dechunk(data: bytes) -> tuple[bytes, bool]:
     [
         pytest.param(H + b"Content-Length: 50\r\n\r\nhello", "close", id="§8 shorter than its length"),
         pytest.param(H + b"Content-Length: 50\r\n\r\nhello", "reset", id="§8 reset within a length"),
-        pytest.param(H + b"Content-Length: 50\r\n\r\nhello", "stay", id="§8 the rest never comes"),
+        pytest.param(H + b"Content-Length: 50\r\n\r\nhello", "stop", id="§8 the rest never comes"),
         pytest.param(IN_CHUNKS + b"5\r\nhello\r\n", "close", id="§8 without the last chunk"),
         pytest.param(IN_CHUNKS + b"5\r\nhello\r\n0\r\n", "close", id="§8 without the end of the trailers"),
         pytest.param(IN_CHUNKS + b"A\r\nhello", "close", id="§8 within a chunk"),
@@ -172,7 +173,7 @@ async def test_what_breaks_off_is_seen_to_be_broken_and_not_stored(
             client = await started.client()
             client.send(f"GET /a HTTP/{version}\r\nHost: example.com\r\n\r\n".encode())
             said, reset = b"", False
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 try:
                     while data := await client.reader.read(65536):
                         said += data

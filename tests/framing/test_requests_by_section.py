@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.edge import Client, Running, running
+from tests.helpers.edge import PATIENCE, Client, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
 CONFIG = """
@@ -403,7 +403,7 @@ async def _statuses(client: Client) -> list[int]:
     """Of all answers until the edge closes; a last request asks for that."""
     client.send(LAST)
     statuses: list[int] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         try:
             while True:
                 statuses.append((await client.answer()).status)

@@ -11,10 +11,16 @@ from contextlib import suppress
 NOT_GIVEN_AWAY = range(20_000, 32_000)  # systems begin above it to number connections and listeners
 
 
+_given: set[int] = set()
+
+
 def free_port() -> int:
-    """A port that is nobody's at this moment, and that the system gives to nobody by itself meanwhile."""
+    """A port that is nobody's at this moment, that the system gives to nobody by itself meanwhile, nor we."""
     while True:
         port = NOT_GIVEN_AWAY[secrets.randbelow(len(NOT_GIVEN_AWAY))]
+        if port in _given:
+            continue
+        _given.add(port)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -16,6 +16,7 @@ from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.settings import Origin
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.upstream import Upstream
+from tests.helpers.edge import PATIENCE
 
 GET = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n"
 HEAD = b"HEAD / HTTP/1.1\r\nHost: a.example\r\n\r\n"
@@ -90,14 +91,14 @@ class Recorder:
 
     async def until(self, name: str) -> None:
         """Wait until the call `name` was heard."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while name not in self.calls:
                 self.heard.clear()
                 await self.heard.wait()
 
     async def finished(self) -> None:
         """Wait for the end or the error."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             await self.done.wait()
         await settle()
 
@@ -117,7 +118,7 @@ async def settle() -> None:
 
 async def eventually(true: Callable[[], bool]) -> None:
     """Wait for something the other side of a socket does."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():
             await asyncio.sleep(0.001)
 

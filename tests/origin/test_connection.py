@@ -274,6 +274,7 @@ async def test_an_abandoned_request_is_heard_of_no_more(moment: str) -> None:
         sink = Recorder()
         sink.on_call = lambda name: connection.abandon() if name == moment else None
         connection.send(b"GET", GET, sink, has_body=False)
+        await sink.until(moment)
         await origin.peers[0].ended.wait()
         await settle()
         assert sink.calls[-1] == moment

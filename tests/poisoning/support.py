@@ -16,7 +16,7 @@ edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 1, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
 cache: {{memory: 4MiB, object_size: 1MiB}}
-origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 1s, first_byte: 500ms}}}}}}
+origins: {{main: {{servers: ["{origin}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 jwt_providers:
   p: {{issuer: i, algorithms: [HS256], require_exp: false, secret: "%s"}}
 routes:

@@ -27,7 +27,7 @@ CONFIG = """
 edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 2, access_log: {{path: "off"}}}}
 admin: {{listen: "127.0.0.1:9900", token: "{token}"}}
-origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 1s, first_byte: 3s}}}}}}
+origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 routes: [{{name: all, origin: main, cache: {{ttl: 60s, stale_if_error: 30s, {cache}}}}}]
 """
 NOTHING = "worker {}: nothing"

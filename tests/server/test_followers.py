@@ -14,12 +14,13 @@ from edgeproxy.clock import steady
 from edgeproxy.fetch import PATIENCE
 from tests.helpers.edge import Answer, Running, running_workers
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
+from tests.origin.support import eventually
 
 CONFIG = """
 edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 2, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
-origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 1s, first_byte: 3s}}}}}}
+origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 routes: [{{name: all, origin: main, cache: {{ttl: 60s}}}}]
 """
 TAGGED = ('ETag: "v1"', "Last-Modified: Sat, 01 Nov 2025 00:00:00 GMT", "Cache-Control: max-age=60")
@@ -70,9 +71,7 @@ async def behind(edge: Running, origin: Origin, leader: Wish, *followers: Wish) 
     asking = [asyncio.create_task(edge.ask("/a", *leader[1:], method=leader[0]))]
     await origin.arrived.wait()
     asking += [asyncio.create_task(edge.ask("/a", *wish[1:], method=wish[0])) for wish in followers]
-    async with asyncio.timeout(5):
-        while waiting(edge) < 1 + len(followers):
-            await asyncio.sleep(0.01)
+    await eventually(lambda: waiting(edge) == 1 + len(followers))
     origin.may.set()
     return await asyncio.gather(*asking)
 
@@ -164,9 +163,7 @@ async def test_what_is_stored_for_one_variant_is_not_for_those_who_want_another(
         leader = asyncio.create_task(workers[0].ask("/a", "Accept-Language: en"))
         await origin.arrived.wait()
         follower = asyncio.create_task(workers[slot].ask("/a", "Accept-Language: fr"))
-        async with asyncio.timeout(5):
-            while waiting(workers[0]) < 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: waiting(workers[0]) == 2)
         origin.may.set()
         assert (await leader).body == b"en"
         assert (await follower).body == b"fr"
@@ -193,12 +190,9 @@ async def test_head_does_not_lead_when_the_leader_leaves(tmp_path: Path) -> None
         await origin.arrived.wait()
         heads = asyncio.create_task(edge.ask("/a", method="HEAD"))
         follower = asyncio.create_task(edge.ask("/a"))
-        async with asyncio.timeout(5):
-            while waiting(edge) < 3:
-                await asyncio.sleep(0.01)
-            leader.writer.close()
-            while len(origin.heads) < 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: waiting(edge) == 3)
+        leader.writer.close()
+        await eventually(lambda: len(origin.heads) == 2)
         origin.may.set()
         assert ((await heads).status, (await follower).body) == (200, b"none")
         assert [head.partition(b" ")[0] for head in origin.heads] == [b"get", b"get"]
@@ -252,13 +246,9 @@ async def test_a_client_that_leads_in_anothers_place_is_not_sent_off_as_one_who_
         asking: list[asyncio.Task[Answer]] = []
         for worker in (other, edge):
             asking.append(asyncio.create_task(worker.ask("/a")))
-            async with asyncio.timeout(5):
-                while waiting(edge) < 1 + len(asking):
-                    await asyncio.sleep(0.01)
+            await eventually(lambda: waiting(edge) == 1 + len(asking))
         first.writer.close()
-        async with asyncio.timeout(5):
-            while len(origin.heads) < 2:
-                await asyncio.sleep(0.01)
+        await eventually(lambda: len(origin.heads) == 2)
         edge.worker.hall.fetcher.sweep(steady() + 2 * PATIENCE)
         await asyncio.sleep(0.05)  # whatever else would be asked for was
         origin.may.set()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.server.protocol import EdgeProtocol
-from tests.helpers.edge import Running, running
+from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
 
 CONFIG = """
@@ -295,7 +295,7 @@ async def test_a_client_that_leaves_takes_its_origin_request_along(tmp_path: Pat
     ):
         client = await edge.client()
         client.send(GET)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while not origin.heads:
                 await asyncio.sleep(0)
             client.writer.close()
