@@ -346,6 +346,7 @@ async def test_a_connection_that_comes_too_late_is_for_the_next_request(tmp_path
         async with running(config(one, two), tmp_path, door) as edge:
             upstream = ready(edge)
             assert ((await edge.ask("/a")).body, hedges(edge)) == (b"hello", {"won": 1})
+            await eventually(lambda: bool(one.peers))
             one.mute = False
             one.peers[0].speak()
             await eventually(lambda: bool(upstream.servers[0].idle))
