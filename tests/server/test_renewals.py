@@ -19,7 +19,7 @@ edge: {{id: edge-1, pop: ams}}
 server: {{listen: ["127.0.0.1:8080"], workers: 2, access_log: {{path: "off"}}}}
 admin: {{listen: null}}
 cache: {{{machine}}}
-origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 1s, first_byte: 3s}}}}}}
+origins: {{main: {{servers: ["{url}"], timeouts: {{connect: 20s, first_byte: 20s}}}}}}
 routes: [{{name: all, origin: main}}]
 """
 NO_CACHE = "Cache-Control: no-cache"
