@@ -91,7 +91,7 @@ async def test_a_failure_has_one_word_everywhere(
 async def test_the_log_names_the_server_that_cannot_be_connected_to(tmp_path: Path, door: str) -> None:
     async with ScriptedOrigin(silence) as origin:
         server = origin.url
-    config = CONFIG.format(origin=server, log=tmp_path / "access.log").replace("{{", "{")
+    config = CONFIG.format(origin=server, log=tmp_path / "access.log", patience="20s").replace("{{", "{")
     async with running(config, tmp_path, door) as edge:
         assert (await edge.ask("/a")).status == 502
     line = await logged(tmp_path)

@@ -182,7 +182,11 @@ class Worker:
             await asyncio.sleep(LOG_INTERVAL)
             log = self.parts.log
             if log is not None and len(log):
-                await asyncio.to_thread(log.write, log.render())
+                writing = asyncio.ensure_future(asyncio.to_thread(log.write, log.render()))
+                try:
+                    await asyncio.shield(writing)
+                finally:  # these lines are in no list any more: who stops the worker waits for them
+                    await writing
 
 
 def _say_why(task: asyncio.Task[None]) -> None:
