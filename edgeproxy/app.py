@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from edgeproxy.asgi_exchange import TOO_LARGE, AsgiExchange, Receive, Send, start_message
+from edgeproxy.asgi_exchange import AsgiExchange, Receive, Send, start_message
 from edgeproxy.clock import steady, wall
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import check_connection, check_framing
@@ -104,9 +104,10 @@ async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> 
     body = exchange.body
     limit = visit.route.body_size or hall.limits.body_size
     if body is not None:
-        exchange.body_left = limit if length is None else length
+        exchange.body_left = limit
     if body is not None and (length or 0) > limit:
-        exchange.serve(hall.problem(request, ctx, TOO_LARGE))
+        error = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
+        exchange.serve(hall.problem(request, ctx, error))
     else:
         hall.act(visit, ctx, decision, exchange)
     await exchange.run(receive, send)

@@ -240,7 +240,8 @@ class Trip:
         """Go on with what `door` itself has sent on `connection`; its answer began with `status`, if any."""
         self.connection = connection
         self.status = status
-        connection.tell(self)
+        if not connection.closed:
+            connection.tell(self)
         door.on_gone = self.abandon
         if status:
             self.relay_to(door)

@@ -70,7 +70,6 @@ class Relay(Exchange, Nobody):
         self._position = visit.edge.store.position
         self.on_gone: Callable[[], None] | None = self._leave
         report = self.report
-        report.cause = fetch.cause
         report.origin = ready[2].name
         report.tries = 1
 
@@ -89,6 +88,7 @@ class Relay(Exchange, Nobody):
             return
         connection, _, upstream, meters = self._ready
         report, server = self.report, connection.server
+        report.cause = self._fetch.cause
         report.waited = waited = steady() - self.ctx.now
         meters.answered(server.label, status, waited)
         upstream.answered(server, status, waited)
