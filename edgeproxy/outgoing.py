@@ -34,9 +34,8 @@ def head_of(
     """
     visit, ctx, fetch = job.visit, job.ctx, job.fetch
     rule = visit.route.rule
-    told = (
-        rule is not None and rule.told is not None
-    )  # then it depends on whether the answer is for the cache
+    # what the cache's rule keeps back depends on whether the answer is for the cache
+    told = rule is not None and rule.told is not None
     again = visit.repeats and not (told or ctx.to_origin or fetch.entry is not None or flight or expects)
     if again and visit.sent is not None and visit.sent[0] == host:
         return visit.sent[1]
