@@ -16,13 +16,12 @@ from edgeproxy.cache.admission import Uses
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight, Flights
 from edgeproxy.cache.key import CREDENTIALS, location_of, sort_key
-from edgeproxy.cache.lookup import asked_anew
 from edgeproxy.compress import prepare
 from edgeproxy.context import Clock
 from edgeproxy.decision import Cause
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.http.message import SAFE, Field, Request
-from edgeproxy.job import Job, Relayed, refuse, relay, relay_head
+from edgeproxy.job import Job, Relayed, asks_anew, refuse, relay, relay_head
 from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.mirror import Mirror
 from edgeproxy.observe.outcome import OriginMeters
@@ -119,7 +118,7 @@ class Fetcher:
     def join(self, key: bytes, job: Job) -> bool:
         """Let the job come along with a fetch under way; False when there is none."""
         flight = self.flights.find(key)
-        if flight is None or not flight.joinable:
+        if flight is None or not flight.joinable or job.ctx.now >= flight.until:
             return False
         store = job.visit.edge.store
         if store.purged_since(location_of(key), flight.position, flight.began):
@@ -208,10 +207,7 @@ class Fetcher:
         """
         trip = None
         if self.siblings is not None:
-            rule = job.visit.route.rule
-            anew = job.fetch.cause is Cause.REQUEST or (
-                rule is not None and asked_anew(rule, job.visit.request)
-            )
+            anew = asks_anew(job)
             leader = self.siblings.leader(flight.key, self.clock(), instead_of=instead_of, anew=anew)
             if leader is not None and instead_of < 0:
                 flight.leader = leader.slot

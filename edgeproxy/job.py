@@ -6,6 +6,7 @@ from typing import Protocol
 
 from edgeproxy.cache.cache_status import cache_status, hit_status, x_cache
 from edgeproxy.cache.entry import Entry, status_stamp
+from edgeproxy.cache.lookup import asked_anew
 from edgeproxy.cache.rfc9111 import BY_ANSWER
 from edgeproxy.compress import PressedDoor
 from edgeproxy.context import Context
@@ -99,6 +100,12 @@ class Relayed:
             and fetch.cause is self.cause
             and fetch.entry is None
         )
+
+
+def asks_anew(job: Job) -> bool:
+    """Does the client want the origin's word, rather than what somebody got a moment ago?"""
+    rule = job.visit.route.rule
+    return rule is not None and asked_anew(rule, job.visit.request)
 
 
 def serve(job: Job, answer: Serve) -> None:

@@ -13,7 +13,7 @@ from edgeproxy.cache.cache_status import cache_status, hit_status, x_cache
 from edgeproxy.cache.conditional import not_modified
 from edgeproxy.cache.entry import Entry
 from edgeproxy.cache.flight import Flight
-from edgeproxy.cache.lookup import asked_anew, hit
+from edgeproxy.cache.lookup import hit
 from edgeproxy.cache.ranges import Part, only_part
 from edgeproxy.cache.rule import CacheRule
 from edgeproxy.cache.settle import Keep, build_entry, serve_entry, tells_all
@@ -21,7 +21,7 @@ from edgeproxy.compress import Brake, PressedBody
 from edgeproxy.errors import OriginError
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
-from edgeproxy.job import Job, client_fields, serve, why
+from edgeproxy.job import Job, asks_anew, client_fields, serve, why
 from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.pipeline import IF_CHANGED
 from edgeproxy.siblings import said_to_siblings
@@ -114,7 +114,8 @@ class Recording:
     def begin(self) -> None:
         """Let those who wait read, and those who come later join."""
         trip, flight = self._trip, self._flight
-        flight.share(self._body, self.share)
+        times = self._settled.assessment
+        flight.share(self._body, self.share, 0.0 if times.must_validate else times.fresh_until)
         if trip.job.door is not None:
             trip.job.door.on_gone = None  # the fill goes on without its client: the cache wants it (A69)
         whole: list[Job] = []
@@ -249,9 +250,9 @@ class Recording:
         """The fetch is over, and `entry` is what is stored of it."""
         shared = entry is not None and tells_all(self._rule, entry, self._trip.headers)
         self._fetcher.landed(self._flight, entry if shared else None)
-        visit = self._trip.job.visit
-        if entry is not None and not self._trip.flight and asked_anew(self._rule, visit.request):
-            visit.edge.store.changed(entry)
+        job = self._trip.job
+        if entry is not None and not self._trip.flight and asks_anew(job):
+            job.visit.edge.store.changed(entry)
 
     def _deserted(self) -> None:
         """It is too large to be kept, and all who read it have left."""

@@ -8,6 +8,7 @@ tells a flight what arrived, a flight tells doors what to write.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Generic, TypeVar
 
 from edgeproxy.cache.body import Body
@@ -29,6 +30,7 @@ class Flight(Generic[J]):
         "partial",
         "position",
         "refreshes",
+        "until",
     )
 
     def __init__(self, key: bytes, began: float = 0.0, position: int = 0) -> None:
@@ -38,6 +40,7 @@ class Flight(Generic[J]):
         self.landed = False
         self.leader = -1  # the slot of another worker that is asked for it
         self.refreshes = False  # an entry that clients are served from meanwhile
+        self.until = inf  # nobody may come along from then on: the answer must not be reused
         self.jobs: list[J] = []
         self.partial: list[J] = []  # want a part of the body, and wait for the whole
         self._body: Body | None = None
@@ -51,9 +54,10 @@ class Flight(Generic[J]):
         flight.landed = True
         return flight
 
-    def share(self, body: Body, join: Callable[[J], None]) -> None:
-        """The answer can be shared: later jobs are handed to `join`, while all of the body is there."""
-        self._body, self._join = body, join
+    def share(self, body: Body, join: Callable[[J], None], until: float = inf) -> None:
+        """The answer can be shared: later jobs are handed to `join` while all of the body is there, `until`
+        it must not be used unasked any more."""
+        self._body, self._join, self.until = body, join, until
 
     @property
     def join(self) -> Callable[[J], None] | None:

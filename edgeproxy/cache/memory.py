@@ -95,7 +95,8 @@ class MemoryStore:
         return True
 
     def fill(self, entry: Entry, began: float) -> bool:
-        """`put` what a fetch brought that began then, unless an unsafe request changed it since."""
+        """`put` what a fetch brought that began then. Not what an unsafe request changed since, and nothing
+        stale in the place of what is fresh."""
         return self.put(entry)
 
     def renew(self, entry: Entry, since: int) -> bool:

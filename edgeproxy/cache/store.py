@@ -93,7 +93,15 @@ class Store(MemoryStore):
         return other
 
     def fill(self, entry: Entry, began: float) -> bool:
+        if entry.fresh_until <= self._clock() and self._is_fresh(entry):
+            return False
         return self._mark(entry, began) and self._put(entry)
+
+    def _is_fresh(self, entry: Entry) -> bool:
+        """Is there another one in its place that is? It came while this one took its time."""
+        now = self._clock()
+        others = [one for one in self._keys.get(entry.key, ()) if one.variant == entry.variant]
+        return any(one.fresh_until > now and not one.must_validate for one in others)
 
     def put(self, entry: Entry) -> bool:
         """Store in every tier that takes it. False when none does, or a purge came after its fetch began."""

@@ -373,3 +373,14 @@ def test_a_purge_is_in_force_on_what_an_earlier_start_stored(machine: Machine) -
     again = Store(MANY, machine.log, machine.clock, machine.marks, clocks, machine.tier())
     assert (body_of(again, "a"), body_of(again, "b")) == (None, b"")
     assert again.position == machine.log.position
+
+
+def test_what_took_so_long_that_it_is_stale_does_not_replace_what_is_fresh(machine: Machine) -> None:
+    store = Store(MANY, machine.log, machine.clock, machine.marks)
+    slow = entry("a", b"old", ttl=10)
+    store.fill(entry("a", b"new", ttl=60), machine.now)
+    machine.now += 20
+    assert not store.fill(slow, NOW)
+    assert body_of(store, "a") == b"new"
+    machine.now += 60
+    assert store.fill(slow, NOW), "both are stale, and the one can be validated as well as the other"

@@ -254,3 +254,35 @@ async def test_a_client_that_leads_in_anothers_place_is_not_sent_off_as_one_who_
         origin.may.set()
         assert [answer.body for answer in await asyncio.gather(*asking)] == [b"none", b"none"]
         assert len(origin.heads) == 3, "the two that led, and the other worker, which was sent off"
+
+
+@pytest.mark.parametrize(
+    ("control", "asked"),
+    [("max-age=60", 1), ("max-age=0", 2), ("no-cache", 2), ("max-age=0, stale-while-revalidate=60", 2)],
+)
+async def test_who_comes_after_the_head_comes_along_only_with_what_may_be_reused(
+    tmp_path: Path, control: str, asked: int
+) -> None:
+    """While the body arrives too: what must be validated is (RFC 9111 §4, §5.2.2.4)."""
+    heads, gate = list[bytes](), asyncio.Event()
+
+    async def script(peer: Peer) -> None:
+        heads.append(await peer.head())
+        fields = f'ETag: "1"\r\nCache-Control: {control}\r\n\r\n'
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n" + fields.encode() + b"bo")
+        await gate.wait()
+        await peer.send(b"dy")
+        await peer.eof()
+
+    async with (
+        ScriptedOrigin(script, script) as scripted,
+        running_workers(CONFIG.format(url=scripted.url), tmp_path, 2) as (edge, _),
+    ):
+        first, second = await edge.client(), await edge.client()
+        for client in (first, second):
+            client.send(b"GET /a HTTP/1.1\r\nHost: example.com\r\n\r\n")
+            await client.head()
+        gate.set()
+        for client in (first, second):
+            assert await client.reader.readexactly(4) == b"body"
+        assert len(heads) == asked
