@@ -6,6 +6,8 @@ import asyncio
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
 from edgeproxy import fetch
 from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
@@ -145,3 +147,21 @@ async def test_origins_that_are_gone_are_forgotten_in_the_end(tmp_path: Path) ->
         kept = edge.worker.hall.fetcher.ways  # pyright: ignore[reportPrivateUsage]
         assert sorted(kept) == ["main", "other-3", "other-4", "other-5"]
         assert (await edge.ask()).status == 200
+
+
+async def test_a_log_that_cannot_be_opened_again_goes_on_in_the_old_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "log"
+    folder.mkdir()
+    async with ScriptedOrigin(always(OK)) as origin:
+        config = text(origin).replace('path: "off"', f'path: "{folder}/access.log"')
+        async with running(config, tmp_path, "native") as edge:
+            folder.rename(tmp_path / "moved")
+            edge.worker.reopen_log()
+            assert (await edge.ask()).status == 200
+    said = [record.getMessage() for record in caplog.records if record.name == "edgeproxy.worker"]
+    assert len(said) == 1
+    assert "the file before stays in use" in said[0]
+    assert str(folder) in said[0]
+    assert len((tmp_path / "moved" / "access.log").read_text().splitlines()) == 1

@@ -114,7 +114,10 @@ class Worker:
 
     def reopen_log(self) -> None:
         """After the access log was rotated."""
-        self.parts.reopen_log()
+        try:
+            self.parts.reopen_log()
+        except OSError as error:
+            logger.warning("the access log cannot be opened again, the file before stays in use: %s", error)
 
     async def _reload(self) -> None:
         try:
