@@ -61,7 +61,13 @@ class Dialer:
                 self._url.host, self._timeout / 2, allow_private=self._allow_private
             )
             return await self._connect(loop, build, list(addresses), until)
-        except (OSError, ssl.SSLError, EOFError, RuntimeError) as error:  # TimeoutError is an OSError
+        except (
+            OSError,
+            ssl.SSLError,
+            EOFError,
+            RuntimeError,
+            ValueError,
+        ) as error:  # a TimeoutError is an OSError
             raise connect_error(error) from None
 
     async def _connect(

@@ -64,7 +64,7 @@ def server_url(text: str) -> ServerUrl:
         raise ValueError(f"{text!r}: a server has no path, query or password; {expected}")
     if port == 0:
         raise ValueError(f"{text!r}: port 0 cannot be connected to; {expected}")
-    if not is_address(host) and _HOST_NAME.fullmatch(host) is None:
+    if not is_host(host):
         raise ValueError(f"{text!r}: {host!r} is neither a host name nor an IP address; {expected}")
     tls = parts.scheme == "https"
     return ServerUrl(tls, host.lower(), port or (443 if tls else 80))
@@ -75,6 +75,11 @@ def _socket_url(text: str) -> ServerUrl:
     if _SOCKET_PATH.fullmatch(path) is None:
         raise ValueError(f"{text!r} is not a socket; write its absolute path, like unix:/run/app.sock")
     return ServerUrl(tls=False, host="localhost", port=80, socket=path)
+
+
+def is_host(host: str) -> bool:
+    """Is `host` a host name or an IP literal?"""
+    return is_address(host) or _HOST_NAME.fullmatch(host) is not None
 
 
 def is_address(host: str) -> bool:

@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from edgeproxy.origin.servers import ServerEntry, ServerField, ServerUrl, server_url
+from edgeproxy.origin.servers import ServerEntry, ServerField, ServerUrl, is_host, server_url
 from edgeproxy.units import Above0, Duration, Model
 
 _AUTHORITY = re.compile(r"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
@@ -178,6 +178,13 @@ class Tls(Model):
     """File with the certificate shown to the origin."""
     client_key: str | None = None
     """File with its private key, when it is not in the same file."""
+
+    @field_validator("server_name")
+    @classmethod
+    def _is_host(cls, value: str | None) -> str | None:
+        if value is not None and not is_host(value):
+            raise ValueError(f"{value!r} is neither a host name nor an IP address")
+        return value
 
     @model_validator(mode="after")
     def _key_needs_certificate(self) -> Tls:

@@ -7,6 +7,7 @@ request would cost more than the rest of a pass.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from edgeproxy.context import Clock
 
 INTERVAL = 0.1  # seconds: how late a deadline may be noticed
 NEVER = float("inf")
+_log = logging.getLogger("edgeproxy.origin")
 
 
 class Expiring(Protocol):
@@ -49,7 +51,10 @@ class Sweeper:
         late = [member for member in self._members if member.deadline <= now]
         for member in late:
             if member.deadline <= now:  # an earlier one may have closed or reset it
-                member.expire(now)
+                try:
+                    member.expire(now)
+                except Exception:  # a fault with one is none of the others'
+                    _log.exception("a deadline could not be kept")
 
     async def run(self) -> None:
         """Sweep until cancelled; the worker's task."""

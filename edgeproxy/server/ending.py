@@ -8,6 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections import deque
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -50,12 +51,15 @@ class Ending(RequestReader):
         """The answer came before the body ended. Of a counted one the rest is read and ignored where that is
         little, so that the connection stays; the next request is what follows it."""
         body.detach()
-        little = body.length is not None and self.body_left <= DRAIN_CAP
-        if keep_alive and little and not (self.closing or self.flow.write_paused):
+        if keep_alive and self._little(body) and not (self.closing or self.flow.write_paused):
             self.deadline = steady() + self.limits.body_gap
             self.flow.resume_reading()
         else:
             self._close_or_drain()
+
+    def _little(self, body: RequestBody) -> bool:
+        """Is what may still come of it little enough to be read and ignored?"""
+        return body.length is not None and self.body_left <= DRAIN_CAP
 
     def _close_or_drain(self) -> None:
         """The answer came before the body ended: swallow a little of it, so that the client can read
@@ -65,7 +69,8 @@ class Ending(RequestReader):
         self.deadline = steady() + DRAIN_SECONDS
         self.flow.resume_reading()
         if self.transport.can_write_eof():
-            self.transport.write_eof()
+            with suppress(OSError):  # the client is gone, which the loop has not told yet
+                self.transport.write_eof()
 
     def _drained(self, size: int) -> None:
         self.body_left -= size

@@ -224,15 +224,15 @@ class EdgeProtocol(Ending):
         limit = exchange.visit.route.body_size or self.limits.body_size
         if body.length is None and self.receiving is body:
             self.body_left += limit - self.limits.body_size
-        if (body.length or 0) <= limit:
+        if (body.held if body.length is None else body.length) <= limit:
             return True
-        self._too_large()
+        self._too_large(body)
         return False
 
-    def _too_large(self) -> None:
+    def _too_large(self, body: RequestBody) -> None:
         error = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
         exchange = self.exchange
-        if exchange is None or exchange.started:
+        if exchange is None or exchange.started or exchange.body is not body:
             self._reject(error)
             return
         exchange.lost()
@@ -252,8 +252,8 @@ class EdgeProtocol(Ending):
         body = exchange.body
         if self.closing or self.hall.draining or self.served >= self.limits.keep_alive_requests:
             exchange.keep_alive = False
-        if body is not None and body.wanted is not None:
-            exchange.keep_alive = False  # 100 was never said: whether a body comes is anybody's guess
+        if body is not None and not body.complete and (body.wanted is not None or not self._little(body)):
+            exchange.keep_alive = False  # it is not read to its end; where 100 was never said, none may come
         if not exchange.keep_alive:
             return CLOSE
         return KEEP_ALIVE if exchange.http10 else b""

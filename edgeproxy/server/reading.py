@@ -14,6 +14,7 @@ from typing import Any
 import httptools
 
 from edgeproxy.clock import steady
+from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import NO_BODY, Framing, check_connection, check_framing, persists
 from edgeproxy.http.message import Field, Headers, Request
@@ -53,7 +54,7 @@ class RequestReader(Intake):
         """Is the answer to it awaited from the origin? Then `rest` is not HTTP."""
         raise NotImplementedError
 
-    def _too_large(self) -> None:
+    def _too_large(self, body: RequestBody) -> None:
         raise NotImplementedError
 
     def _close_after_answer(self) -> None:
@@ -215,7 +216,7 @@ class RequestReader(Intake):
             return
         self.body_left -= len(body)
         if self.body_left < 0:
-            self._too_large()
+            self._too_large(receiving)
             return
         receiving.feed(body)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.errors import ORIGIN_FAILURES, OriginError, Retry
-from edgeproxy.origin.dial import connect_error
+from edgeproxy.origin.dial import Dialer, connect_error
 from edgeproxy.origin.names import TTL, Found
 from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.standing import HOLD_DOWN
@@ -40,6 +40,7 @@ def refusing() -> str:
         (EOFError(), "connection_terminated"),
         (ssl.SSLCertVerificationError("no"), "tls_certificate_error"),
         (ssl.SSLError("no"), "tls_protocol_error"),
+        (UnicodeError("encoding with 'idna' codec failed"), "destination_unavailable"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
 )
@@ -55,6 +56,18 @@ async def test_a_refused_connection_is_told_at_once_and_may_be_retried(refusing:
             await made.connect()
         assert (refused.value.error, refused.value.retry) == ("connection_refused", Retry.ANY)
         assert made.open == 0
+
+
+async def test_what_no_dial_is_expected_to_raise_has_its_word_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for the connection would wait for ever."""
+
+    def fail(*_: object) -> None:
+        raise UnicodeError("label empty or too long")
+
+    monkeypatch.setattr(Dialer, "_connect", fail)
+    async with upstream("http://127.0.0.1:1") as made:
+        with pytest.raises(OriginError, match="destination_unavailable"):
+            await made.connect()
 
 
 async def test_a_handshake_that_hangs_times_out() -> None:

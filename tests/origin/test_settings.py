@@ -60,6 +60,12 @@ def test_the_parts_of_a_server(
     assert (url.tls, url.host, url.port, str(url), url.authority) == (tls, host, port, label, authority)
 
 
+@pytest.mark.parametrize("name", ["", ".example.com", "a..example", "x" * 64, "two words", "ü.example"])
+def test_a_name_that_no_handshake_can_send_is_refused(name: str) -> None:
+    with pytest.raises(ValidationError, match="neither a host name nor an IP address"):
+        Origin.model_validate({"servers": [ONE], "tls": {"server_name": name}})
+
+
 @pytest.mark.parametrize(
     ("mode", "host"),
     [("preserve", None), ("server", b"10.0.1.5:8000"), ("www.example.com:81", b"www.example.com:81")],

@@ -255,3 +255,21 @@ def test_a_member_that_an_earlier_one_put_off_is_left_alone() -> None:
     sweeper.add(two)
     sweeper.sweep(6.0)
     assert one.expired + two.expired == 1
+
+
+def test_a_member_that_fails_takes_no_deadline_from_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Member:
+        deadline = 5.0
+        expired = 0
+
+        def expire(self, now: float) -> None:
+            self.expired += 1
+            raise RuntimeError("a bug")
+
+    one, two = Member(), Member()
+    sweeper = Sweeper(lambda: 0.0)
+    sweeper.add(one)
+    sweeper.add(two)
+    sweeper.sweep(6.0)
+    assert (one.expired, two.expired) == (1, 1)
+    assert caplog.text.count("RuntimeError: a bug") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -121,3 +122,51 @@ async def test_a_drain_leaves_a_client_that_stalls_the_time_to_read_on(tmp_path:
         edge.worker.hall.drain()
         connection.shutdown()
         assert connection.deadline == given
+
+
+async def test_a_client_that_is_gone_before_it_is_noticed_costs_those_behind_it_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """asyncio raises where uvloop does not: its connection cannot be half closed any more."""
+    failures: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+    async with running(CONFIG.format(origin="http://127.0.0.1:1"), tmp_path, "native") as edge:
+        client, connection = await narrow(edge)
+
+        def gone() -> None:
+            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
+
+        monkeypatch.setattr(connection.transport, "write_eof", gone)
+        client.send(b"POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: 99999\r\n\r\nbegun")
+        answer = await client.answer()
+        assert (answer.status, answer["connection"]) == (502, "close")
+        await until(lambda: connection.exchange is None)
+        await edge.turn()
+        assert failures == []
+
+
+@pytest.mark.parametrize(
+    ("body", "closes"),
+    [
+        pytest.param("Content-Length: 10", False, id="little"),
+        pytest.param("Content-Length: 100000", True, id="much"),
+        pytest.param("Transfer-Encoding: chunked", True, id="nobody knows how much"),
+    ],
+)
+async def test_an_answer_before_the_body_says_whether_the_connection_stays(
+    body: str, closes: bool, tmp_path: Path
+) -> None:
+    async def early(peer: Peer) -> None:
+        await peer.head()
+        await peer.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno")
+        await peer.eof()
+
+    async with (
+        ScriptedOrigin(early) as origin,
+        running(CONFIG.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        client = await edge.client()
+        client.send(f"POST /a HTTP/1.1\r\nHost: example.com\r\n{body}\r\n\r\n".encode())
+        answer = await client.answer()
+        assert (answer.status, answer.body) == (403, b"no")
+        assert (answer["connection"] == "close") is closes

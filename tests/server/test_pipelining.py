@@ -108,6 +108,56 @@ async def test_a_body_behind_an_answer_that_is_not_read_yet_is_taken_later(tmp_p
         assert [len(answer.body) for answer in answers] == [HUGE, len("500000"), LARGE]
 
 
+async def test_a_body_that_is_too_large_takes_no_answer_from_the_request_before_it(tmp_path: Path) -> None:
+    gate = asyncio.Event()
+
+    async def held(peer: Peer) -> None:
+        await peer.request()
+        await gate.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
+        await peer.eof()
+
+    small = CONFIG.replace('path: "off"}}', 'path: "off"}}, limits: {{body_size: 100B}}')
+    async with (
+        ScriptedOrigin(held) as origin,
+        running(small.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        client = await edge.client()
+        chunked = "Host: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.send(get("/a") + f"POST /b HTTP/1.1\r\n{chunked}c8\r\n{'x' * 200}\r\n0\r\n\r\n".encode())
+        await until(lambda: bool(origin.heads))
+        gate.set()
+        first = await client.answer()
+        assert (first.status, first.body) == (200, b"first")
+        assert await client.closed() == b""
+        assert len(origin.heads) == 1
+
+
+async def test_a_body_over_the_limit_of_its_route_is_refused_though_it_came_before_its_turn(
+    tmp_path: Path,
+) -> None:
+    gate = asyncio.Event()
+
+    async def held(peer: Peer) -> None:
+        await peer.request()
+        await gate.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        await peer.eof()
+
+    small = CONFIG.replace("{{name: all,", "{{name: all, body_size: 100B,")
+    async with (
+        ScriptedOrigin(held) as origin,
+        running(small.format(origin=origin.url), tmp_path, "native") as edge,
+    ):
+        client = await edge.client()
+        chunked = "Host: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
+        client.send(get("/a") + f"POST /b HTTP/1.1\r\n{chunked}c8\r\n{'x' * 200}\r\n0\r\n\r\n".encode())
+        await until(lambda: bool(origin.heads))
+        gate.set()
+        assert [(await client.answer()).status, (await client.answer()).status] == [200, 413]
+        assert len(origin.heads) == 1
+
+
 async def test_a_connection_that_is_lost_with_requests_unread_is_over(tmp_path: Path) -> None:
     gate = asyncio.Event()
 
