@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from edgeproxy.asgi_exchange import AsgiExchange, Receive, Send, start_message
+from edgeproxy.asgi_exchange import TOO_LARGE, AsgiExchange, Receive, Send, start_message
 from edgeproxy.clock import steady, wall
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import check_connection, check_framing
@@ -104,10 +104,9 @@ async def _handle(hall: Hallway, scope: Scope, receive: Receive, send: Send) -> 
     body = exchange.body
     limit = visit.route.body_size or hall.limits.body_size
     if body is not None:
-        exchange.body_left = limit
+        exchange.body_left = limit if length is None else length
     if body is not None and (length or 0) > limit:
-        error = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
-        exchange.serve(hall.problem(request, ctx, error))
+        exchange.serve(hall.problem(request, ctx, TOO_LARGE))
     else:
         hall.act(visit, ctx, decision, exchange)
     await exchange.run(receive, send)

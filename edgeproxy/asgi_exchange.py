@@ -22,6 +22,11 @@ if TYPE_CHECKING:
     from edgeproxy.hallway import Hallway
 
 PIECE = 256 * 1024  # bytes of a body in a file that are in memory at once
+TOO_LARGE = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
+# what is between server and edge may have changed the body: an origin would take the rest for another request
+NOT_AS_LONG = RequestError(
+    400, "bad-framing", "The request's body is not as long as its Content-Length says."
+)
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
@@ -52,7 +57,7 @@ class AsgiExchange:
         if self.body is not None and b"expect" in request.headers.index:
             self._may_read.clear()  # asking for the body is what makes servers say 100 Continue
             self.body.wanted = self._may_read.set
-        self.body_left = 0
+        self.body_left = 0  # bytes that may still come: of what Content-Length says, or of the limit
         self.report = Report(Cause.BYPASS)
         self.on_drain: Callable[[], None] | None = None
         self.on_gone: Callable[[], None] | None = None
@@ -74,12 +79,12 @@ class AsgiExchange:
         try:
             ending = await self._write(send)
         finally:
-            reading.cancel()
-            with suppress(asyncio.CancelledError):
-                await reading
             if ending:
                 self._lost()
             self._hall.observe(self, ending, steady())
+            reading.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
 
     async def _write(self, send: Send) -> str:
         while True:
@@ -109,30 +114,36 @@ class AsgiExchange:
         body = self.body
         while True:
             await self._may_read.wait()
-            message = await receive()
+            try:
+                message = await receive()
+            except Exception:
+                self._lost()
+                raise
             if message["type"] == "http.disconnect":
                 self._lost()
                 return
             if body is None:
                 continue
             data: bytes = message.get("body", b"")
+            more: bool = message.get("more_body", False)
             self.body_left -= len(data)
-            if self.body_left < 0:
-                error = RequestError(
-                    413, "body-too-large", "The request's body is larger than this route takes."
-                )
-                self._lost()
-                self.gone = False
-                if self.started:
-                    self.abort()
-                else:
-                    self.serve(self._hall.problem(self.request, self.ctx, error))
+            if self.body_left < 0 or (self.body_left and body.length is not None and not more):
+                self._refuse(TOO_LARGE if body.length is None else NOT_AS_LONG)
                 return
             if data:
                 body.feed(data)
-            if not message.get("more_body", False):
+            if not more:
                 body.finish()
                 body = None
+
+    def _refuse(self, error: RequestError) -> None:
+        """The body is not as it may be; the origin hears nothing more of it."""
+        self._lost()
+        self.gone = False
+        if self.started:
+            self.abort()
+        else:
+            self.serve(self._hall.problem(self.request, self.ctx, error))
 
     def _lost(self) -> None:
         self.gone = True

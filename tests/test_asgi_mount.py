@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -10,8 +13,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from edgeproxy.app import EdgeApp
-from tests.helpers.edge import running
-from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
+from tests.helpers.edge import PATIENCE, running
+from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always, silence
 
 CONFIG = """
 edge: {{id: edge-1, pop: ams}}
@@ -82,3 +85,54 @@ async def test_a_body_that_grows_too_large_behind_the_head_of_its_answer_ends_it
         assert (await client.head()).startswith(b"HTTP/1.1 200")
         client.send(b"1000\r\n" + bytes(4096) + b"\r\n")
         assert not (await client.closed()).endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("pieces", [[b"x" * 20], [b"x" * 10, b"GET /b HTTP/1.1\r\n\r\n"], [b"x" * 9], []])
+async def test_a_body_that_is_not_as_long_as_announced_is_nobodys(
+    pieces: list[bytes], tmp_path: Path
+) -> None:
+    """What is between a server and us may change a body and leave its Content-Length."""
+    answer: list[MutableMapping[str, Any]] = []
+    messages = [{"type": "http.request", "body": piece, "more_body": True} for piece in pieces]
+    messages.append({"type": "http.request", "body": b"", "more_body": False})
+
+    async def receive() -> MutableMapping[str, Any]:
+        return messages.pop(0) if messages else await asyncio.Future()
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        answer.append(message)
+
+    headers = [(b"host", b"example.com"), (b"content-length", b"10")]
+    scope = {"type": "http", "method": "POST", "path": "/a", "raw_path": b"/a", "headers": headers}
+    async with ScriptedOrigin(always(OK)) as origin:
+        path = tmp_path / "edge.yaml"
+        path.write_text(CONFIG.format(origin=origin.url))
+        edge = EdgeApp(path)
+        try:
+            await edge(scope, receive, send)
+        finally:
+            await edge.stop()
+    assert answer[0]["status"] == 400
+    assert b"GET /b" not in origin.received
+
+
+async def test_a_server_that_fails_to_receive_leaves_nothing_behind(tmp_path: Path) -> None:
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        raise RuntimeError("no more messages")
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/a", "headers": [(b"host", b"example.com")]}
+    async with ScriptedOrigin(silence) as origin, asyncio.timeout(PATIENCE):
+        path = tmp_path / "edge.yaml"
+        path.write_text(CONFIG.format(origin=origin.url))
+        edge = EdgeApp(path)
+        try:
+            with pytest.raises(RuntimeError):
+                await edge(scope, receive, send)
+        finally:
+            await edge.stop()
+    assert sent == [], "it was not waited for the origin"
