@@ -186,7 +186,10 @@ class Hallway:
         """Tell every connection whose deadline is past. Called twice a second by the worker."""
         now = steady()
         for connection in [one for one in self.connections if one.deadline < now]:
-            connection.on_deadline()
+            try:
+                connection.on_deadline()
+            except Exception:  # a fault with one is none of the others'
+                logger.exception("a client's deadline could not be kept")
 
     # --- every answer ends here, once
 

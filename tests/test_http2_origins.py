@@ -51,6 +51,23 @@ async def test_one_connection_serves_one_request_after_the_other(stage: Stage) -
     assert [stream.number for stream in origin.streams] == [1, 3, 5]
 
 
+async def test_an_answer_that_is_whole_without_its_end_costs_the_client_no_connection(stage: Stage) -> None:
+    """The head is all that HEAD asks for; in HTTP/2 its stream can break off behind it."""
+
+    async def script(stream: Stream) -> None:
+        if stream[":method"] == "HEAD":
+            stream.head((b"content-length", b"100"))
+            stream.abort()
+        else:
+            await hello(stream)
+
+    edge, _ = await stage(script)
+    client = await edge.client()
+    answer = await client.ask("/direct/a", method="HEAD")
+    assert (answer.status, answer["content-length"]) == (200, "100")
+    assert (await client.ask("/direct/a")).body == b"hello"
+
+
 async def test_requests_at_once_share_a_connection(stage: Stage) -> None:
     gate = asyncio.Event()
 

@@ -171,6 +171,9 @@ class Exchange:
         """Break off so that nobody takes what was sent for a whole message (RFC 9112 §8)."""
         if self.gone:
             return
+        if self.started and self._left == 0:  # which it is: of an answer to HEAD no more was to come
+            self.end()
+            return
         self.gone = True
         self._protocol.exchange_aborted(self)
 

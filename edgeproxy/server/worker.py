@@ -162,7 +162,10 @@ class Worker:
             if lag > LAG_WARNING:
                 logger.warning("the event loop of worker %d was blocked for %.0f ms", self.slot, lag * 1000)
             self.hall.sweep()
-            self.hall.fetcher.sweep(steady())
+            try:
+                self.hall.fetcher.sweep(steady())
+            except Exception:  # who waits for a fetch must not end the deadlines of all clients
+                logger.exception("those who wait for too long could not be released")
 
     async def _keep_up(self) -> None:
         """Purges reach a worker that nobody asks anything, too; and what the others have newer than it."""

@@ -170,3 +170,20 @@ async def test_an_answer_before_the_body_says_whether_the_connection_stays(
         answer = await client.answer()
         assert (answer.status, answer.body) == (403, b"no")
         assert (answer["connection"] == "close") is closes
+
+
+async def test_a_connection_that_fails_takes_no_deadline_from_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: EdgeProtocol) -> None:
+        raise RuntimeError("a bug")
+
+    async with running(CONFIG.format(origin="http://127.0.0.1:1"), tmp_path, "native") as edge:
+        for _ in range(2):
+            await edge.client()
+        await until(lambda: len(edge.worker.hall.connections) == 2)
+        for connection in edge.worker.hall.connections:
+            connection.deadline = 0.0
+        monkeypatch.setattr(EdgeProtocol, "on_deadline", fail)
+        edge.worker.hall.sweep()
+        assert caplog.text.count("RuntimeError: a bug") == 2
