@@ -44,8 +44,8 @@ origins:
 routes:
   - {{name: cached, match: {{path: /cached/**}}, origin: o, cache: {{x_cache: true}}}}
   - {{name: pressed, match: {{path: /pressed/**}}, origin: o, cache: false, compress: {{min_size: 1B}}}}
-  - name: mirrored
-    match: {{path: /mirrored/**}}
+  - name: mirror
+    match: {{path: /mirror/**}}
     origin: o
     cache: false
     mirror: {{origin: o, percent: 100}}
@@ -224,7 +224,7 @@ def _line(outcome: Outcome) -> dict[str, object]:
     line = asdict(outcome)
     del line["time"], line["request_id"]
     waited = bool(line.pop("origin_seconds"))
-    return {**line, "seconds": outcome.seconds >= 0, "waited": waited}
+    return {**line, "seconds": outcome.seconds < 600, "waited": waited}
 
 
 @asynccontextmanager

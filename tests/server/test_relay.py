@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from edgeproxy.purge_log import PurgeKind
 from tests.helpers.relay_stage import OK, STORABLE, Scene, Scenes, Stage, compare, configured, said
+from tests.origin.support import upstream
 
 SCENES = Scenes()
 PART = OK[:30]
@@ -136,6 +138,13 @@ def _thrice(name: str, path: str, *fields: str, trips: int, answer: bytes = OK +
     SCENES.add(name, play, trips=trips)
 
 
+@SCENES.scene(trips=3)
+async def two_routes_say_different_things_of_it(stage: Stage) -> None:
+    for path in ("/pass/a", "/cached/a", "/pass/a"):
+        for _ in range(2):
+            await stage.get(path=path)
+
+
 _thrice("fields for the client", "/to-client/a", trips=1)
 _thrice("fields for the origin", "/to-origin/a", trips=3)
 _thrice("another path for the origin", "/rewritten/a", trips=3)
@@ -159,7 +168,7 @@ _thrice(
 @SCENES.scene(trips=6)
 async def a_mirror(stage: Stage) -> None:
     for _ in range(3):
-        stage.send("/mirrored/a")
+        stage.send("/mirror/a")
         for _ in range(2):
             await (await stage.next()).send(OK + b"ok")
         await stage.client.answer()
@@ -251,3 +260,26 @@ async def another_configuration(stage: Stage) -> None:
 @pytest.mark.parametrize(("play", "trips"), SCENES)
 async def test_nobody_sees_whether_it_was_a_trip(tmp_path: Path, play: Scene, trips: int) -> None:
     await compare(play, tmp_path, trips)
+
+
+@pytest.mark.parametrize(
+    ("servers", "options", "uniform"),
+    [
+        (2, {}, True),
+        (1, {"host": "server"}, True),
+        (2, {"host": "server"}, False),
+        (2, {"host": "a.example"}, True),
+        (1, {"balance": "hash:path"}, True),
+        (2, {"balance": "hash:path"}, False),
+        (2, {"balance": "sticky:srv"}, False),
+        (2, {"balance": "least_requests"}, True),
+        (2, {"hedge": {"after": "1s"}}, False),
+        (1, {"protocol": "h2"}, False),
+    ],
+)
+async def test_it_takes_servers_that_are_all_asked_alike(
+    servers: int, options: dict[str, Any], uniform: bool
+) -> None:
+    urls = [f"http://127.0.0.1:{port}" for port in range(8000, 8000 + servers)]
+    async with upstream(*urls, **options) as made:
+        assert made.uniform == uniform
