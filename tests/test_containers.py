@@ -170,7 +170,10 @@ def test_the_two_regions_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None
 
 def pip_reaches_an_index(python: Path, folder: Path) -> bool:
     command = [python, "-m", "pip", "download", "-q", "--no-deps", "--retries=0", "-d", folder, "hatchling"]
-    return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+    try:
+        return subprocess.run(command, capture_output=True, timeout=60, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False  # one that swallows packets
 
 
 def test_the_steps_of_the_image_work_in_a_clean_environment(tmp_path: Path) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
+
+from edgeproxy import clock
 from edgeproxy.observe.cells import encode_series
 from tests.helpers.edge import PATIENCE, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin, always
@@ -52,11 +55,16 @@ async def test_every_answer_tells_what_is_left_hits_and_refusals_too(tmp_path: P
     assert int(answers[3]["retry-after"]) >= 1
 
 
-async def test_who_comes_too_soon_waits_and_is_then_served(tmp_path: Path, door: str) -> None:
+async def test_who_comes_too_soon_waits_and_is_then_served(
+    tmp_path: Path, door: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with ScriptedOrigin(always(FRESH)) as origin:
         limit = "rate: 40/s, burst: 1, delay: 10s"
         async with running(config(origin, limit), tmp_path, door) as edge:
-            answers = await asyncio.gather(*[edge.ask() for _ in range(5)])
+            with monkeypatch.context() as patch:
+                moment = clock._monotonic()
+                patch.setattr(clock, "_monotonic", lambda: moment)  # all come at once
+                answers = await asyncio.gather(*[edge.ask() for _ in range(5)])
             assert [answer.status for answer in answers] == [200] * 5
             assert delayed(edge) == 4
             post = await edge.ask(method="POST", body=b"whole")
