@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -80,6 +81,7 @@ EXPLANATION = Explanation(
 )  # fmt: skip
 
 Use = Callable[..., None]
+import_module("edgeproxy.config.as_yaml")  # not to be looked for in what stands in for its package
 
 
 @pytest.fixture
