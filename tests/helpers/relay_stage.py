@@ -244,7 +244,11 @@ async def staged(folder: Path) -> AsyncGenerator[Stage]:
     ):
         stages.append(Stage(edge, one, two))
         stages[0].client = await stages[0].connect()
-        yield stages[0]
+        try:
+            yield stages[0]
+        finally:  # an edge that fails may hold an origin back for ever
+            for peer in one.peers + two.peers:
+                peer.abort()
 
 
 Scene = Callable[[Stage], Awaitable[None]]

@@ -103,6 +103,10 @@ class Peer:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
 
+    def abort(self) -> None:
+        """Drop the connection, whatever is still to be sent."""
+        self._writer.transport.abort()
+
     def cut(self) -> None:
         """Close the TCP connection under TLS, without close_notify."""
         raw: socket.socket = self._writer.get_extra_info("socket")
