@@ -1,7 +1,7 @@
 """One way to the origin and back: find a connection, send, receive; again where that is safe.
 
 No coroutine unless a connection must be opened: bytes flow by calls, from the origin's reader to the
-door or to the body that is being recorded. Whoever is too fast is paused.
+door or to the body that is being recorded.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Callable, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from edgeproxy.door import Door, Report
+from edgeproxy.delivery import Delivery
+from edgeproxy.door import Door
 from edgeproxy.errors import OriginError, Retry, origin_error
 from edgeproxy.expect import Expecting
 from edgeproxy.hedge import Hedge, may_hedge
@@ -18,7 +19,7 @@ from edgeproxy.http.message import IDEMPOTENT, Field, Headers
 from edgeproxy.http.websocket import grants_websocket
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
-from edgeproxy.origin.request import interim_fields, trailer_fields, wants_trailers
+from edgeproxy.origin.request import interim_fields
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.outgoing import head_of, stream
 
@@ -28,16 +29,7 @@ if TYPE_CHECKING:
     from edgeproxy.compress import Press
     from edgeproxy.job import Job
 
-NO_FIELDS: list[Field] = []
 TRIES = 3
-
-
-class Target(Protocol):
-    """Where a body goes that is not for one door only."""
-
-    def add(self, data: bytes) -> None: ...
-    def flush(self) -> None: ...
-    def end(self, *, broken: bool = False) -> None: ...
 
 
 class Sender(Protocol):
@@ -54,43 +46,33 @@ class Sender(Protocol):
     def switched(self, trip: Trip, connection: OriginConnection, rest: bytes) -> None: ...
 
 
-class Trip:
+class Trip(Delivery):
     """The `ResponseSink` of one job. `position` is that of the purge log when it began."""
 
     __slots__ = (
-        "_again", "_avoid", "_door", "_expecting", "_hedge", "_insists", "_key", "_sender",
-        "_target", "_task", "connection", "file", "flight", "headers", "job", "length", "meters",
-        "on_done", "over", "position", "press", "report", "status", "stored", "tried", "upstream",
+        "_again", "_avoid", "_expecting", "_hedge", "_insists", "_key", "_sender", "_task",
+        "file", "flight", "headers", "length", "position", "press", "status", "stored", "tried",
     )  # fmt: skip
 
     def __init__(
         self, sender: Sender, job: Job, upstream: Upstream, meters: OriginMeters, flight: bytes = b""
     ) -> None:
         """`flight` is the name of a fetch that another worker is at already, and `upstream` that worker."""
+        super().__init__(job, upstream, meters)
         self.flight = flight
         self.file = ""  # that the other worker writes the body to
         self.stored = False  # there: it is a hit, nobody asked an origin
         self._sender = sender
-        self.job = job
-        self.upstream = upstream
-        self.meters = meters
-        door = job.door
-        self.report = Report(job.fetch.cause) if door is None else door.report
         self.report.origin = upstream.name
         self._key = upstream.key(job.visit.request, job.visit.client) if upstream.keyed else b""
         self._again = False  # in a second or third try
         self._avoid: tuple[int, ...] = ()  # servers that failed this request
         self.tried: Collection[int] = ()  # servers that a connection was, or is being, opened to
         self.position = job.visit.edge.store.position
-        self.connection: OriginConnection | None = None
-        self.over = False  # nothing more is expected
         self.status = 0  # of the final head, once it is here
         self.headers: Headers
         self.length: int | None = None
-        self.on_done: Callable[[OriginError | None], None] | None = None
         self._task: asyncio.Task[None] | None = None  # while a connection is being opened
-        self._door: Door | None = None
-        self._target: Target | None = None
         self._expecting: Expecting | None = None  # the origin to say that it wants the body
         self.press: Press | None = None  # that the body goes through on its way
         self._hedge: Hedge | None = None  # a second server that is asked, or soon will be
@@ -305,37 +287,12 @@ class Trip:
         self.meters.answered(report.server, 101, report.waited)
         self.upstream.answered(connection.server, 101, 0.0 if self._again else report.waited)
 
-    def on_wait(self) -> None:
-        if self._door is not None:
-            self._door.flush()
-        elif self._target is not None:
-            self._target.flush()
-
-    def on_data(self, data: bytes) -> None:
-        door = self._door
-        if door is not None:
-            door.write(data)
-            if not door.writable and self.connection is not None:
-                self.connection.pause()
-        elif self._target is not None:
-            self._target.add(data)
-
     def on_error(self, error: OriginError) -> None:
         connection = self.connection
         if self.status:
             self._broke_off(error)
         else:
             self._broke(error, reused=connection is not None and connection.reused)
-
-    def on_write_paused(self) -> None:
-        door = self.job.door
-        if door is not None and door.body is not None:
-            door.body.pause()
-
-    def on_write_resumed(self) -> None:
-        door = self.job.door
-        if door is not None and door.body is not None:
-            door.body.resume()
 
     def affinity(self) -> Field | None:
         """The Set-Cookie that keeps the client with the server that answered, when it is to be kept there."""
@@ -344,53 +301,3 @@ class Trip:
         return self.upstream.sticky_field(
             self.connection.server, self._key, secure=self.job.visit.request.secure
         )
-
-    def relay_to(self, door: Door, through: Target | None = None) -> None:
-        """The body is for this door alone: the origin waits while the client is slow. `through` changes it on
-        the way, and sees to that itself."""
-        if through is None:
-            self._door = door
-            door.on_drain = self._resume
-        else:
-            self._target = through
-
-    def flow_to(self, target: Target) -> None:
-        """The body is recorded, or read by several doors."""
-        self._target = target
-
-    def _resume(self) -> None:
-        if self.connection is not None:
-            self.connection.resume()
-
-    def on_end(self, trailers: list[Field]) -> None:
-        self.over = True
-        connection, self.connection = self.connection, None  # it is the pool's again
-        if connection is not None and connection.server.standing.truncated:
-            self.upstream.ended(connection.server, None)
-        door = self._door
-        if door is None:
-            if self._target is not None:
-                self._target.end()
-        else:
-            door.on_drain = door.on_gone = None
-            wanted = trailers and wants_trailers(self.job.visit.request)
-            door.end(trailer_fields(trailers, self.job.ctx.to_client) if wanted else NO_FIELDS)
-        if self.on_done is not None:
-            self.on_done(None)
-
-    def _broke_off(self, error: OriginError) -> None:
-        """The head came, but not all of the body."""
-        self.over = True
-        connection, self.connection = self.connection, None
-        self.meters.broke_off(error.error)
-        if connection is not None:
-            self.upstream.ended(connection.server, error)
-        if self._door is not None:
-            self._door.on_drain = self._door.on_gone = None
-            self.report.failed(error)
-            self._door.abort()
-        elif self._target is not None:
-            self.report.failed(error)
-            self._target.end(broken=True)
-        if self.on_done is not None:
-            self.on_done(error)

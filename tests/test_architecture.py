@@ -56,6 +56,7 @@ LAYERS = [
     {"siblings", "tunnel", "expect", "compress", "waiting", "visits"},
     {"outgoing"},
     {"hedge"},
+    {"delivery"},
     {"trip"},
     {"job"},
     {"turns"},
