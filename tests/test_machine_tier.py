@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -88,6 +89,28 @@ async def test_a_damaged_file_is_made_anew_and_used_again(
     counted = figures(tier)
     assert counted['["edgeproxy_cache_machine_errors_total",{"kind":"damaged"}]'] == 1
     assert home.remade["damaged"] == 1
+
+
+async def test_a_file_that_is_made_anew_while_it_is_opened_leaves_none_behind(
+    tier: MachineTier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tier._home
+
+    def renew_first(path: str, *rest: Any) -> MachineStore:
+        if path.endswith("objects.2"):
+            home.condemn("damaged", 2)
+            home.tend()
+        return MachineStore(path, *rest)
+
+    home.condemn("damaged", 1)
+    home.tend()
+    with monkeypatch.context() as patch:
+        patch.setattr("edgeproxy.machine.tier.MachineStore", renew_first)
+        await tier.tend()
+    tier.put(entry("a"))
+    await tier.tend()
+    assert holds(tier, "a")
+    assert sorted(path.name for path in home.folder.glob("objects.*")) == ["objects.3", "objects.3-lock"]
 
 
 async def test_a_file_that_cannot_be_opened_is_tried_again_later(

@@ -103,6 +103,15 @@ class MachineHome:
         if number == self.number:
             self._cells[_CONDEMNED] = 1 + REASONS.index(reason)
 
+    def opened(self, number: int) -> None:
+        """Whoever opens a file while it is made anew makes an empty one of the old number: it goes too."""
+        if number != self.number:
+            self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        _remove(self.folder / f"objects.{number}")
+        _remove(self.folder / f"objects.{number}-lock")
+
     def _write_down(self, purge: Purge) -> None:
         """The purge log's journal."""
         number = self._cells[_PURGES]
@@ -235,8 +244,7 @@ class MachineHome:
         # also above one whose file nobody has made yet: a number must not come again (rule 1)
         self._cells[_OBJECTS] = max(self.number, *old, 0) + 1
         for number in old:
-            _remove(self.folder / f"objects.{number}")
-            _remove(self.folder / f"objects.{number}-lock")
+            self._forget(number)
         self.asked[:HAND] = bytes(HAND)
         if reason:
             self.remade[reason] += 1

@@ -121,7 +121,7 @@ class MachineTier:
 
     def _open(self) -> MachineStore | None:
         home = self._home
-        self._number = home.number
+        number = self._number = home.number
         try:
             store = MachineStore(
                 str(home.objects),
@@ -136,11 +136,13 @@ class MachineTier:
             )
         except DamagedError as error:
             self._could_not("damaged", error)
-            home.condemn("damaged", self._number)
+            home.condemn("damaged", number)
             return None
         except OSError as error:
             self._could_not("disk", error)
             return None
+        finally:
+            home.opened(number)
         self._failed_opens = 0
         return store
 
