@@ -252,6 +252,7 @@ class Fetcher:
             invalidate(trip)
         seen = trip.headers.made
         if isinstance(seen, Relayed) and seen.suits(job.visit, job.fetch) and trip not in self._leaders:
+            job.visit.relayed = True
             relay_head(trip, seen.head)
             return
         rule = job.visit.route.rule

@@ -69,6 +69,7 @@ class Visit:
         "plain",
         "received",
         "recollection",
+        "relayed",
         "repeats",
         "request",
         "route",
@@ -98,6 +99,7 @@ class Visit:
         self._parts: tuple[bytes, ...] = ()
         self._key: bytes | None = None
         self.sent: tuple[bytes | None, bytes] | None = None  # server's name, and the head it was sent
+        self.relayed = True  # may the head of the next answer be one that was relayed before?
         self.recollection: Recollection | None = None
         self.further: Visit | None = None  # the visit of the rewritten request
         self._runs = 0

@@ -35,7 +35,7 @@ def ready(fetcher: Fetcher, visit: Visit, ctx: Context, fetch: Fetch) -> Ready |
     """What it takes to send a request again, its head among it; None where something depends on more than
     the request, or where no connection is idle."""
     sent = visit.sent
-    if sent is None or not visit.plain or ctx.to_origin or ctx.rewritten is not None:
+    if sent is None or not (visit.plain and visit.relayed) or ctx.to_origin or ctx.rewritten is not None:
         return None
     if fetch.entry is not None or visit.route.mirror is not None:
         return None
@@ -84,6 +84,7 @@ class Relay(Exchange, Nobody):
     def on_head(self, status: int, headers: Headers, length: int | None) -> None:
         seen = headers.made
         if not isinstance(seen, Relayed) or not seen.suits(self.visit, self._fetch):
+            self.visit.relayed = False  # a head that is never the same is no reason to hope
             self._hand_over().on_head(status, headers, length)
             return
         connection, _, upstream, meters = self._ready
