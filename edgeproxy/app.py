@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote_to_bytes
 
-from edgeproxy.asgi_exchange import TOO_LARGE, AsgiExchange, Receive, Send, start_message
+from edgeproxy.asgi_exchange import AsgiExchange, Receive, Send, start_message
 from edgeproxy.clock import steady, wall
+from edgeproxy.door import TOO_LARGE
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import check_connection, check_framing
 from edgeproxy.http.message import Field, Headers, Request, index_fields

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.clock import steady
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve
-from edgeproxy.door import PAUSE_AT, Report, RequestBody
+from edgeproxy.door import PAUSE_AT, TOO_LARGE, Report, RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field, Pieces, Request, copies_of
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from edgeproxy.hallway import Hallway
 
 PIECE = 256 * 1024  # bytes of a body in a file that are in memory at once
-TOO_LARGE = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
 # what is between server and edge may have changed the body: an origin would take the rest for another request
 NOT_AS_LONG = RequestError(
     400, "bad-framing", "The request's body is not as long as its Content-Length says."

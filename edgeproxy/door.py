@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.decision import Cause, Serve
-from edgeproxy.errors import OriginError
+from edgeproxy.errors import OriginError, RequestError
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field
 from edgeproxy.record import record
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Piece = bytes | memoryview
 """Some of a request's body; a view where a copy would be large."""
+TOO_LARGE = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
 PAUSE_AT = 64 * 1024  # bytes of an unread request body before the client is paused
 
 

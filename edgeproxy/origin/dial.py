@@ -61,13 +61,7 @@ class Dialer:
                 self._url.host, self._timeout / 2, allow_private=self._allow_private
             )
             return await self._connect(loop, build, list(addresses), until)
-        except (
-            OSError,
-            ssl.SSLError,
-            EOFError,
-            RuntimeError,
-            ValueError,
-        ) as error:  # a TimeoutError is an OSError
+        except (OSError, EOFError, RuntimeError, ValueError) as error:  # TimeoutError, SSLError are OSErrors
             raise connect_error(error) from None
 
     async def _connect(
@@ -83,7 +77,7 @@ class Dialer:
                         build, sock=connected, ssl=self._context, server_hostname=self._server_name
                     )
                     return connection
-            except (OSError, ssl.SSLError, EOFError):
+            except (OSError, EOFError):
                 connected.close()
                 addresses.remove(address)
                 if not addresses:

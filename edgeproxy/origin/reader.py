@@ -162,10 +162,6 @@ class ResponseReader:
             self.complete = True
             self.unclean = len(data) > end
             return
-        if len(data) - end == head.body and self._sink is not None:
-            self.complete = True
-            self._sink.on_data(data[end:])
-            return
         self._left = head.body
         if len(data) > end:
             self._pass_on(data[end:])

@@ -14,7 +14,7 @@ from typing import Any
 from edgeproxy.clock import steady, wall
 from edgeproxy.context import Context
 from edgeproxy.decision import Delay, Fetch, Serve, ServeStale
-from edgeproxy.door import RequestBody
+from edgeproxy.door import TOO_LARGE, RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import Framing
 from edgeproxy.http.message import Request, pieces_of
@@ -230,15 +230,14 @@ class EdgeProtocol(Ending):
         return False
 
     def _too_large(self, body: RequestBody) -> None:
-        error = RequestError(413, "body-too-large", "The request's body is larger than this route takes.")
         exchange = self.exchange
         if exchange is None or exchange.started or exchange.body is not body:
-            self._reject(error)
+            self._reject(TOO_LARGE)
             return
         exchange.lost()
         exchange.gone = False
         exchange.keep_alive = False
-        exchange.serve(self.hall.problem(exchange.request, exchange.ctx, error))
+        exchange.serve(self.hall.problem(exchange.request, exchange.ctx, TOO_LARGE))
 
     # --- what an exchange asks for
 

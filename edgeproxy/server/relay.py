@@ -59,18 +59,18 @@ class Relay(Exchange, Nobody):
         visit: Visit,
         ctx: Context,
         fetch: Fetch,
-        ready: Ready,
+        known: Ready,
         *,
         keep_alive: bool,
         http10: bool,
     ) -> None:
         super().__init__(protocol, visit.request, None, keep_alive=keep_alive, http10=http10)
         self.visit, self.ctx = visit, ctx
-        self._fetch, self._ready = fetch, ready
+        self._fetch, self._ready = fetch, known
         self._position = visit.edge.store.position
         self.on_gone: Callable[[], None] | None = self._leave
         report = self.report
-        report.origin = ready[2].name
+        report.origin = known[2].name
         report.tries = 1
 
     def begin(self) -> None:

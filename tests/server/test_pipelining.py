@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -39,6 +39,18 @@ async def script(peer: Peer) -> None:
             await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(said), said))
 
 
+def behind(gate: asyncio.Event, body: bytes = b"") -> Callable[[Peer], Awaitable[None]]:
+    """One answer, when the gate opens."""
+
+    async def held(peer: Peer) -> None:
+        await peer.request()
+        await gate.wait()
+        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        await peer.eof()
+
+    return held
+
+
 def get(path: str, *fields: str) -> bytes:
     return "\r\n".join([f"GET {path} HTTP/1.1", "Host: example.com", *fields, "", ""]).encode()
 
@@ -46,6 +58,12 @@ def get(path: str, *fields: str) -> bytes:
 def post(body: bytes) -> bytes:
     head = f"POST /a HTTP/1.1\r\nHost: example.com\r\nContent-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
+
+
+TWO_HUNDRED = (  # bytes of a chunked body
+    b"POST /b HTTP/1.1\r\nHost: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"c8\r\n" + b"x" * 200 + b"\r\n0\r\n\r\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -111,20 +129,13 @@ async def test_a_body_behind_an_answer_that_is_not_read_yet_is_taken_later(tmp_p
 async def test_a_body_that_is_too_large_takes_no_answer_from_the_request_before_it(tmp_path: Path) -> None:
     gate = asyncio.Event()
 
-    async def held(peer: Peer) -> None:
-        await peer.request()
-        await gate.wait()
-        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfirst")
-        await peer.eof()
-
     small = CONFIG.replace('path: "off"}}', 'path: "off"}}, limits: {{body_size: 100B}}')
     async with (
-        ScriptedOrigin(held) as origin,
+        ScriptedOrigin(behind(gate, b"first")) as origin,
         running(small.format(origin=origin.url), tmp_path, "native") as edge,
     ):
         client = await edge.client()
-        chunked = "Host: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
-        client.send(get("/a") + f"POST /b HTTP/1.1\r\n{chunked}c8\r\n{'x' * 200}\r\n0\r\n\r\n".encode())
+        client.send(get("/a") + TWO_HUNDRED)
         await until(lambda: bool(origin.heads))
         gate.set()
         first = await client.answer()
@@ -138,20 +149,13 @@ async def test_a_body_over_the_limit_of_its_route_is_refused_though_it_came_befo
 ) -> None:
     gate = asyncio.Event()
 
-    async def held(peer: Peer) -> None:
-        await peer.request()
-        await gate.wait()
-        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        await peer.eof()
-
     small = CONFIG.replace("{{name: all,", "{{name: all, body_size: 100B,")
     async with (
-        ScriptedOrigin(held) as origin,
+        ScriptedOrigin(behind(gate)) as origin,
         running(small.format(origin=origin.url), tmp_path, "native") as edge,
     ):
         client = await edge.client()
-        chunked = "Host: example.com\r\nTransfer-Encoding: chunked\r\n\r\n"
-        client.send(get("/a") + f"POST /b HTTP/1.1\r\n{chunked}c8\r\n{'x' * 200}\r\n0\r\n\r\n".encode())
+        client.send(get("/a") + TWO_HUNDRED)
         await until(lambda: bool(origin.heads))
         gate.set()
         assert [(await client.answer()).status, (await client.answer()).status] == [200, 413]
@@ -161,14 +165,8 @@ async def test_a_body_over_the_limit_of_its_route_is_refused_though_it_came_befo
 async def test_a_connection_that_is_lost_with_requests_unread_is_over(tmp_path: Path) -> None:
     gate = asyncio.Event()
 
-    async def held(peer: Peer) -> None:
-        await peer.request()
-        await gate.wait()
-        await peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-        await peer.eof()
-
     async with (
-        ScriptedOrigin(held) as origin,
+        ScriptedOrigin(behind(gate)) as origin,
         running(CONFIG.format(origin=origin.url), tmp_path, "native") as edge,
     ):
         client = await edge.client()
