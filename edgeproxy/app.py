@@ -20,7 +20,7 @@ from edgeproxy.clock import steady, wall
 from edgeproxy.door import TOO_LARGE
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import check_connection, check_framing
-from edgeproxy.http.message import Field, Headers, Request, index_fields
+from edgeproxy.http.message import Body, Field, Headers, Request, index_fields
 from edgeproxy.http.replies import render_problem
 from edgeproxy.http.target import split_target
 from edgeproxy.pipeline import Visit
@@ -178,6 +178,6 @@ def _behind(root: str, path: bytes) -> bytes:
     return b"/" + b"/".join(segments[depth + 1 :])
 
 
-async def _send_whole(send: Send, status: int, fields: list[Field], body: bytes) -> None:
+async def _send_whole(send: Send, status: int, fields: list[Field], body: Body) -> None:
     await send(start_message(status, fields))
     await send({"type": "http.response.body", "body": body})

@@ -89,7 +89,7 @@ def stream(job: Job, body: RequestBody, connection: OriginConnection) -> None:
         return
 
     def write(data: Piece) -> None:
-        connection.write(b"%x\r\n%b\r\n" % (len(data), data))
+        connection.write(b"".join((b"%x\r\n" % len(data), data, b"\r\n")))
 
     def finish() -> None:
         connection.write(b"0\r\n%b\r\n" % render_fields(trailers()))

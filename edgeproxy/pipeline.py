@@ -81,14 +81,14 @@ class Visit:
         """`of` is the visit whose request a policy rewrote: the same client on the same route."""
         self.edge = edge
         self.received = request
-        self.route = edge.routes.find(request) if of is None else of.route
+        self.route: Route = edge.routes.find(request) if of is None else of.route
         rule = self.route.rule
         if rule is not None and rule.known_codings:
             request = request.with_headers(with_known_codings(request.headers))
         if self.route.compression is not None:
             request = self.route.compression.rule.narrowed(request)
         self.request = request  # as it goes on from here
-        self.client = edge.client_address(request.peer, request.headers) if of is None else of.client
+        self.client: str = edge.client_address(request.peer, request.headers) if of is None else of.client
         index = request.headers.index
         self.simple = request.method == b"GET" and not request.has_body and NOT_SIMPLE.isdisjoint(index)
         self.plain = self.simple and IF_CHANGED.isdisjoint(index)
@@ -140,6 +140,7 @@ def decide(visit: Visit, ctx: Context, resumed: Delay | None = None) -> Decision
     route = visit.route
     if route.steps and (resumed is None or resumed.until is not None):
         recollection = visit.recollection
+        refused: Serve | Delay | None
         if resumed is not None:
             refused = _asked_again(visit, ctx, resumed.step)
         elif recollection is not None and ctx.notes is None and recollection.holds(ctx.wall):

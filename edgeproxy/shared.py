@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgeproxy import __version__
+from edgeproxy import __build__, __version__
 from edgeproxy.bucket_file import kept_table, mend
 from edgeproxy.cache.marks import Marks
 from edgeproxy.cache.renewals import SIZE as RENEWALS
@@ -123,7 +123,7 @@ class Shared:
         gauge("edgeproxy_config_reload_success").set(1.0)
         gauge("edgeproxy_config_generation").set(self._generation)
         gauge("edgeproxy_config_loaded_timestamp_seconds").set(time.time())
-        gauge("edgeproxy_build_info", version=__version__).set(1.0)
+        gauge("edgeproxy_build_info", version=__version__, build=__build__).set(1.0)
 
     def refused(self) -> None:
         """A reload was refused; what runs goes on."""

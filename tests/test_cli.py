@@ -129,6 +129,7 @@ def test_help_lists_the_commands_in_the_order_of_use():
 def test_the_version_is_said(arguments):
     result = call(*arguments)
     assert result.exit_code == 0
+    assert f"{__version__} (Python 3." in result.output or arguments == ["--version"]
     assert __version__ in result.output
 
 

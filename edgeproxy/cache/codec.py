@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import overload
+from typing import cast, overload
 from zlib import crc32
 
 from edgeproxy.cache.body_file import BodyFile
@@ -86,7 +86,11 @@ def encode(entry: Entry, ahead: float, *, bare: bool = False) -> bytes:
         path,
         query,
         _BETWEEN.join(entry.tags),
-        b"" if bare else response.body if file is None else b"%d %b" % (file.size, file.name.encode()),
+        b""
+        if bare
+        else cast(bytes, response.body)
+        if file is None
+        else b"%d %b" % (file.size, file.name.encode()),
     )
     fixed = _FIXED.pack(
         MAGIC,

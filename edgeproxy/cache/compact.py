@@ -7,7 +7,7 @@ response only (ETag, Date) do not push the others out.
 
 from __future__ import annotations
 
-from edgeproxy.http.message import Field, Response
+from edgeproxy.http.message import Body, Field, Response
 
 MOST = 4096  # names, fields, sets; each
 LONGEST = 256  # bytes of a value that is worth sharing
@@ -23,7 +23,7 @@ _sets: dict[frozenset[bytes], frozenset[bytes]] = {}
 _texts: dict[bytes, frozenset[bytes]] = {}
 
 
-def weigh(content: bytes) -> int:
+def weigh(content: Body) -> int:
     """Bytes of memory that a bytes object takes; the allocator deals in units of 16, and leaves holes between
     large ones of many sizes."""
     size = (len(content) + _BYTES + 15) & ~15

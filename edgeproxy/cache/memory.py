@@ -7,7 +7,7 @@ the oldest entry to the newest, spares those visited since it last came by, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import TypeVar
 
 from edgeproxy.cache.admission import Forced
@@ -18,8 +18,8 @@ from edgeproxy.purge_log import Purge
 
 VARIANTS = 64  # per key; then the oldest goes (A64)
 
-_Name = TypeVar("_Name", bytes, Location)
-_Value = TypeVar("_Value", bytes, Entry)
+_Name = TypeVar("_Name", bound=Hashable)
+_Value = TypeVar("_Value", bound=Hashable)
 
 
 class MemoryStore:

@@ -13,7 +13,7 @@ from edgeproxy.cache.tags import TAGS, response_tags
 from edgeproxy.decision import Cause, Fetch, Serve
 from edgeproxy.http.dates import format_date, parse_date
 from edgeproxy.http.fields import end_to_end_fields
-from edgeproxy.http.message import Field, Headers, Request
+from edgeproxy.http.message import Body, Field, Headers, Request
 from edgeproxy.http.wire import response
 from edgeproxy.record import record
 
@@ -241,7 +241,7 @@ def _entry(
     variant: bytes,
     status: int,
     fields: tuple[Field, ...],
-    body: bytes,
+    body: Body,
     times: Assessment,
     position: int,
     tags: frozenset[bytes],

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from edgeproxy import __version__
+from edgeproxy import __build__, __version__
 from edgeproxy.cli.admin import purge
 from edgeproxy.cli.credentials import api_key, password
 from edgeproxy.cli.explain import explain, geo
@@ -168,13 +168,13 @@ def schema() -> None:
 
 @main.command()
 def version() -> None:
-    """Print the versions of edgeproxy and Python.
+    """Print the versions of edgeproxy and Python, and whether the way of a request is compiled.
 
     \b
     Example:
       edgeproxy version
     """
-    click.echo(f"edgeproxy {__version__} (Python {sys.version.split()[0]})")
+    click.echo(f"edgeproxy {__version__} (Python {sys.version.split()[0]}, {__build__})")
 
 
 main.add_command(api_key)

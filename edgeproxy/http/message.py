@@ -8,6 +8,7 @@ says. Never forward from the index, and never read `Set-Cookie` from it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
 from edgeproxy.record import record
 
@@ -97,6 +98,10 @@ class Request:
         )
 
 
+Body: TypeAlias = "bytes | memoryview | Pieces"
+"""A body that is here whole: what lies elsewhere is written from where it is."""
+
+
 @record
 class Response:
     """A complete response in memory: a refusal, a redirect, or what the cache serves.
@@ -107,7 +112,7 @@ class Response:
 
     status: int
     fields: Sequence[Field]
-    body: bytes
+    body: Body
     head: bytes
     names: frozenset[bytes]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 
 from edgeproxy.context import Edit, Op
-from edgeproxy.http.message import Field, Response
+from edgeproxy.http.message import Body, Field, Response
 
 
 def _status_line(status: int) -> bytes:
@@ -28,7 +28,7 @@ def render_fields(fields: Iterable[Field]) -> bytes:
     return b"\r\n".join([*map(b": ".join, fields), b""])  # half of what formatting each costs
 
 
-def response(status: int, fields: Iterable[Field], body: bytes = b"") -> Response:
+def response(status: int, fields: Iterable[Field], body: Body = b"") -> Response:
     """A complete response whose head is rendered once, Content-Length included where it belongs."""
     kept = tuple(fields)
     if status not in NO_CONTENT_LENGTH:

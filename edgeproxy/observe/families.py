@@ -225,5 +225,7 @@ FAMILIES: dict[str, Family] = {
         "Access-log lines lost: `full` buffer, or `sink` that did not take them.", "reason"
     ),
     "edgeproxy_metrics_overflow_total": _counter("Times a series found no room in the table of names."),
-    "edgeproxy_build_info": _max("Always 1; the version is a label.", "version"),
+    "edgeproxy_build_info": _max(
+        "Always 1; the labels say what runs: its version, `compiled` or `interpreted`.", "version", "build"
+    ),
 }

@@ -38,7 +38,7 @@ class Owner(Protocol):
         ...
 
 
-class OriginConnection(ResponseReader, asyncio.Protocol):
+class OriginConnection(ResponseReader):
     """An open connection. `send` once, `write` and `finish` when there is a body, then wait for the sink.
 
     `reused`: it served a request before, so that dying without a byte may mean it was stale.

@@ -10,7 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from aiohappyeyeballs import start_connection  # pyright: ignore[reportUnknownVariableType] - half typed
 
@@ -22,7 +22,7 @@ from edgeproxy.origin.tls import ResumingContext, tls_error
 
 HEAD_START = 0.25  # seconds that an address has before the next one is tried beside it
 
-P = TypeVar("P", bound=asyncio.Protocol)  # what speaks on the connection
+P = TypeVar("P")  # what speaks on the connection; a protocol by what it has, so that it may be compiled
 
 
 class Dialer:
@@ -54,7 +54,7 @@ class Dialer:
         try:
             if self._url.socket:
                 async with asyncio.timeout_at(until):
-                    _, connection = await loop.create_unix_connection(build, self._url.socket)
+                    _, connection = await loop.create_unix_connection(cast(Any, build), self._url.socket)
                     return connection
             # Half the time, so that a resolver that hangs leaves the other half for the last good answer.
             addresses = await self._resolver.resolve(
@@ -74,7 +74,7 @@ class Dialer:
                 # One that accepts but shakes no hands must leave time for the next.
                 async with asyncio.timeout((until - loop.time()) / len(addresses)):
                     _, connection = await loop.create_connection(
-                        build, sock=connected, ssl=self._context, server_hostname=self._server_name
+                        cast(Any, build), sock=connected, ssl=self._context, server_hostname=self._server_name
                     )
                     return connection
             except (OSError, EOFError):

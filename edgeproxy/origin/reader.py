@@ -40,6 +40,7 @@ class ResponseReader:
     `keep` is what the origin agreed to, `unclean` that bytes were left over.
     """
 
+    __deletable__ = ("_parser",)  # in what is compiled; the other kind of class needs no word for it
     __slots__ = (
         "_begins",
         "_body",
@@ -114,18 +115,7 @@ class ResponseReader:
             if head is not None:
                 self._recognise(head, data, end)
                 return
-        self._body = None
-        self._unread += len(data)
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserError as error:
-            self._spent = True
-            if not self.complete:
-                raise _cause(error) from None
-            self.unclean = True
-        except httptools.HttpParserUpgrade as upgrade:
-            self._spent = True
-            self._switch(data[upgrade.args[0] :])
+        self._parse(data)
         if self.complete:
             if not self.unclean:
                 self._check_end(data)
@@ -149,6 +139,20 @@ class ResponseReader:
             self._sink.on_wait()
         if end >= len(_EMPTY_LINE) and not (self.in_head or self._chunked or self.unclean):
             self._learn(data, end)
+
+    def _parse(self, data: bytes) -> None:
+        self._body = None
+        self._unread += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as error:
+            self._spent = True
+            if not self.complete:
+                raise _cause(error) from None
+            self.unclean = True
+        except httptools.HttpParserUpgrade as upgrade:
+            self._spent = True
+            self._switch(data[upgrade.args[0] :])
 
     def _recognise(self, head: Head, data: bytes, end: int) -> None:
         """The head is one that we read before; what follows `end` is of its body."""

@@ -8,6 +8,7 @@ after the cache, so a hit has fresh ones. One plain token bucket, the usual case
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 from edgeproxy.context import Context, Edit, Verdict
 from edgeproxy.http.message import Field, Request, Response
@@ -67,8 +68,8 @@ class RateLimiter:
     process is number `slot`."""
 
     name = "rate_limit"
-    reasons = (*WHY, "identity-missing")
-    asserted: tuple[bytes, ...] = ()
+    reasons: ClassVar[tuple[str, ...]] = (*WHY, "identity-missing")
+    asserted: ClassVar[tuple[bytes, ...]] = ()
 
     def __init__(
         self,
@@ -124,8 +125,9 @@ class RateLimiter:
             if key is None or told is None or isinstance(told, Held):
                 for other, its_key in spent:
                     self._give_back(its_key, 1, other.interval)
-                held = isinstance(told, Held)
-                return _refuse(request, ctx, limit, told) if held else _missing(request, ctx, limit)
+                if isinstance(told, Held):
+                    return _refuse(request, ctx, limit, told)
+                return _missing(request, ctx, limit)
             spent.append((limit, key))
             edits += told
         ctx.to_client += edits
@@ -185,7 +187,7 @@ def _let_through(ctx: Context, through: list[Passed]) -> None:
         if passed.ending is not None:
             ctx.endings += (passed.ending,)
         if ctx.notes is None and passed.wait:
-            ctx.delay(passed.wait, RateLimiter.name)
+            ctx.delay(passed.wait, "rate_limit")
 
 
 def _shown(text: str, request: Request, ctx: Context) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 from edgeproxy.clock import steady, wall
 from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
+from edgeproxy.http.message import pieces_of
 from edgeproxy.http.replies import render_problem
 from edgeproxy.server.exchange import Exchange
 from edgeproxy.server.reading import RequestReader
@@ -112,9 +113,8 @@ class Ending(RequestReader):
                 return
         answer = render_problem(error.status, error.reason, error.detail, self.hall.next_request_id())
         date = self.hall.date_line(wall())
-        self.transport.write(
-            answer.head + self.hall.edge.signature_lines + date + CLOSE + b"\r\n" + answer.body
-        )
+        head = (answer.head, self.hall.edge.signature_lines, date, CLOSE, b"\r\n")
+        self.transport.write(b"".join((*head, *pieces_of(answer.body))))
         self._hang_up()
 
     def _nobodys(self) -> bool:

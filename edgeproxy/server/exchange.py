@@ -44,6 +44,9 @@ class Exchange:
         "writable",
     )
 
+    ctx: Context  # set when its turn comes
+    visit: Visit
+
     def __init__(
         self,
         protocol: EdgeProtocol,
@@ -58,8 +61,6 @@ class Exchange:
         self.body = body
         self.keep_alive = keep_alive
         self.http10 = http10
-        self.ctx: Context = None  # type: ignore[assignment]  # set when its turn comes
-        self.visit: Visit = None  # type: ignore[assignment]
         self.started_at = 0.0
         self.report = Report(Cause.BYPASS)
         self.on_drain: Callable[[], None] | None = None

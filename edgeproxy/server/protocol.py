@@ -132,11 +132,11 @@ class EdgeProtocol(Ending):
             lines += hall.date_line(ctx.wall)
         body = b"" if method == b"HEAD" else response.body
         stamp = serve.stamp.lines or hall.refused_stamp(serve)
-        parts = (head, stamp, hall.edge.signature_lines, lines, b"\r\n", body)
-        if len(body) < JOIN_BELOW:
-            self.transport.write(b"".join(parts))
+        signature = hall.edge.signature_lines
+        if isinstance(body, bytes) and len(body) < JOIN_BELOW:
+            self.transport.write(b"".join((head, stamp, signature, lines, b"\r\n", body)))
         else:
-            self.transport.writelines((*parts[:-1], *pieces_of(body)))
+            self.transport.writelines((head, stamp, signature, lines, b"\r\n", *pieces_of(body)))
         return len(body)
 
     def _queue(self, request: Request, framing: Framing, *, keep_alive: bool, http10: bool) -> None:

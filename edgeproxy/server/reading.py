@@ -66,10 +66,7 @@ class RequestReader(Intake):
             self.at_rest = False
             self.deadline = steady() + self.limits.head_timeout  # the head's time starts with its first byte
         fresh = not self.in_head
-        self.fed = len(data) if fresh else self.fed + len(data)
-        self.begun = 0
-        self.visit = None
-        self.overhead += len(data)
+        self._take_in(len(data))
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -94,6 +91,13 @@ class RequestReader(Intake):
             self._reject(RequestError(400, "bad-framing", "Chunk extensions or trailers are too large."))
         elif not self.counting and self.receiving.length is not None and self.parser.should_keep_alive():
             self._count_rest()
+
+    def _take_in(self, size: int) -> None:
+        """That many bytes go to the parser, which calls back."""
+        self.fed = self.fed + size if self.in_head else size
+        self.begun = 0
+        self.visit = None
+        self.overhead += size
 
     def _count_rest(self) -> None:
         """The rest of the body passes by the parser: the old one waits for what it will not see."""

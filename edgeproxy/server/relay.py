@@ -18,7 +18,6 @@ from edgeproxy.http.message import Field, Headers
 from edgeproxy.job import Job, Relayed
 from edgeproxy.observe.outcome import OriginMeters
 from edgeproxy.origin.connection import OriginConnection
-from edgeproxy.origin.sink import Nobody
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.exchange import Exchange
@@ -48,8 +47,8 @@ def ready(fetcher: Fetcher, visit: Visit, ctx: Context, fetch: Fetch) -> Ready |
     return None if connection is None else (connection, sent[1], upstream, meters)
 
 
-class Relay(Exchange, Nobody):
-    """An `Exchange` that is the `ResponseSink` of its request too. `Nobody`: it has no body to send."""
+class Relay(Exchange):
+    """An `Exchange` that is the `ResponseSink` of its request too."""
 
     __slots__ = ("_fetch", "_position", "_ready")
 
@@ -110,6 +109,11 @@ class Relay(Exchange, Nobody):
         if connection.server.standing.truncated:
             upstream.ended(connection.server, None)
         self.end()
+
+    def on_write_paused(self) -> None:
+        """It has no body to send."""
+
+    def on_write_resumed(self) -> None: ...
 
     def on_interim(self, status: int, fields: list[Field]) -> None:
         self._hand_over().on_interim(status, fields)

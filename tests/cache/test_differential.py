@@ -31,7 +31,7 @@ from edgeproxy.cache.settle import (
 from edgeproxy.decision import Cause, Fetch, Serve, ServeStale
 from edgeproxy.http.message import Headers, Request
 from tests.cache.model import Answer, Fields, Model, Reply, http_date
-from tests.helpers.requests import NOW, context, request, rule
+from tests.helpers.requests import NOW, context, request, rule, whole_body
 
 PER_SCENARIO = 25
 EXCHANGES = int(os.environ.get("EDGE_EXCHANGES", "1000"))
@@ -193,7 +193,10 @@ class Real:
 
 def _answer(source: str, serve: Serve) -> Answer:
     return Answer(
-        source, serve.response.status, serve.response.body.decode(), int(dict(serve.stamp.fields)[b"Age"])
+        source,
+        serve.response.status,
+        whole_body(serve.response).decode(),
+        int(dict(serve.stamp.fields)[b"Age"]),
     )
 
 

@@ -22,7 +22,7 @@ from edgeproxy.cache.store import Store
 from edgeproxy.http.message import Headers
 from edgeproxy.http.wire import response
 from edgeproxy.purge_log import PurgeKind, PurgeLog
-from tests.helpers.requests import NOW, headers
+from tests.helpers.requests import NOW, headers, whole_body
 
 NOBODY = Headers([])
 MANY = 8 * 2**20
@@ -113,7 +113,7 @@ for _ in range(3):
 
 def body_of(store: Store, key: str, vary: str | None = None) -> bytes | None:
     found, _ = store.find(key.encode(), headers({"X": vary}) if vary is not None else NOBODY)
-    return None if found is None else found.response.body
+    return None if found is None else whole_body(found.response)
 
 
 def test_what_was_put_is_found(make: Make) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from edgeproxy.cache.rule import CacheRule, CacheSection, compile_rule
 from edgeproxy.context import Context
-from edgeproxy.http.message import Field, Headers, Request
+from edgeproxy.http.message import Field, Headers, Request, Response, pieces_of
 
 NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:00:00 GMT"  # NOW
@@ -48,3 +48,7 @@ def context(now: float = NOW) -> Context:
 
 def rule(**section: object) -> CacheRule:
     return compile_rule(CacheSection.model_validate(section), b"edge", 8 * 2**20)
+
+
+def whole_body(answer: Response) -> bytes:
+    return b"".join(pieces_of(answer.body))

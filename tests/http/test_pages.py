@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.http.pages import check_page, filled, prefers_html, use_page
 from edgeproxy.http.replies import problem
-from tests.helpers.requests import context, request
+from tests.helpers.requests import context, request, whole_body
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 
@@ -61,14 +61,14 @@ def test_a_page_of_ones_own_is_filled_in() -> None:
     ctx = context()
     browser = request("/", {"Accept": BROWSER})
     answer = problem(browser, ctx, 429, "too-many", "<Slower> {status}, {request_id}.")
-    assert answer.body.decode() == (
+    assert whole_body(answer).decode() == (
         "<style>h1{color:red}</style><h1>429 Too Many Requests</h1>"
         f"&lt;Slower&gt; {{status}}, {{request_id}}.<i>{ctx.request_id}</i>{{other}}"
     )
     json = problem(request("/"), ctx, 429, "too-many", "Slower.")
-    assert json.body.startswith(b"{")
+    assert whole_body(json).startswith(b"{")
     use_page(None)
-    assert problem(browser, ctx, 429, "too-many", "Slower.").body.startswith(b"<!doctype html>")
+    assert whole_body(problem(browser, ctx, 429, "too-many", "Slower.")).startswith(b"<!doctype html>")
 
 
 @pytest.mark.parametrize(

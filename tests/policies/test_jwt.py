@@ -21,6 +21,7 @@ from edgeproxy.policies.jwt_answers import SENTENCES
 from edgeproxy.policies.jwt_keys import KeySet
 from edgeproxy.policies.jwt_load import load_keys
 from edgeproxy.snapshot import Snapshot
+from tests.helpers.requests import whole_body
 from tests.policies.jwt_tokens import (
     GOOD,
     ISSUER,
@@ -180,10 +181,10 @@ def test_a_bad_token_is_refused_closed_and_says_little(token: bytes, reason: str
     assert answer is not None
     assert challenge(answer).startswith('Bearer realm="main", error="invalid_token", error_description="')
     assert (b"Cache-Control", b"no-store") in answer.fields
-    assert json.loads(answer.body)["detail"] == "The access token is not valid here."
+    assert json.loads(whole_body(answer))["detail"] == "The access token is not valid here."
     assert (ctx.claims, ctx.to_origin, ctx.key_parts) == (None, [], ())
     if len(token) > 40:
-        assert token not in answer.body + answer.head
+        assert token not in whole_body(answer) + answer.head
 
 
 def test_before_a_signature_was_verified_all_refusals_look_the_same() -> None:

@@ -19,6 +19,7 @@ from edgeproxy.policies.in_flight_table import InFlightTable
 from edgeproxy.policies.rate_limit import RateLimiter
 from edgeproxy.policies.rate_limit_key import bucket_address
 from edgeproxy.policies.rate_limit_rule import RateLimit
+from tests.helpers.requests import whole_body
 
 NOW = 1_790_000_000.0
 
@@ -89,7 +90,7 @@ def test_a_refusal_is_a_problem_that_says_when_to_come_back(table: BucketTable) 
     assert field(answer, b"RateLimit-Policy") == b'"per_client";q=1;w=10'
     assert field(answer, b"RateLimit") == b'"per_client";r=0;t=10'
     assert field(answer, b"Cache-Control") == b"no-store"
-    assert json.loads(answer.body)["type"].endswith("quota-exceeded")
+    assert json.loads(whole_body(answer))["type"].endswith("quota-exceeded")
 
 
 MEMBER = re.compile(rb'"(?:[ !#-\[\]-~]|\\["\\])*"(?:;[a-z]+=\d+)*')
