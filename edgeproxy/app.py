@@ -20,7 +20,8 @@ from edgeproxy.clock import steady, wall
 from edgeproxy.door import TOO_LARGE
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import check_connection, check_framing
-from edgeproxy.http.message import Body, Field, Headers, Request, index_fields
+from edgeproxy.http.message import Field, Headers, Request, index_fields
+from edgeproxy.http.pieces import Body
 from edgeproxy.http.replies import render_problem
 from edgeproxy.http.target import split_target
 from edgeproxy.pipeline import Visit

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from edgeproxy.clock import steady
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve
-from edgeproxy.door import PAUSE_AT, TOO_LARGE, Report, RequestBody
+from edgeproxy.door import PAUSE_AT, TOO_LARGE, Piece, Report, RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.answer_head import AnswerHead
-from edgeproxy.http.message import Field, Pieces, Request, copies_of
+from edgeproxy.http.message import Field, Request
+from edgeproxy.http.pieces import Pieces, copies_of
 from edgeproxy.http.wire import NO_CONTENT_LENGTH, apply_edits
 from edgeproxy.origin.request import wants_trailers
 from edgeproxy.pipeline import Visit
@@ -194,7 +195,7 @@ class AsgiExchange:
             message["trailers"] = True
         self._put(message, 0)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Piece) -> None:
         if self.gone or self.request.method == b"HEAD" or self.status == 205:
             return
         self.sent += len(data)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import tomllib
+from collections.abc import Iterator
+from enum import Enum
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -27,11 +29,37 @@ def test_what_may_be_compiled_is_there_and_in_order() -> None:
 
 
 def test_it_is_compiled_as_a_whole_or_not_at_all() -> None:
-    """An extension module left over in the tree would be loaded in the place of its source."""
     kinds = {is_compiled(name) for name in LISTED}
     assert kinds == {edgeproxy.__build__ == "compiled"}
+
+
+def test_no_extension_module_hides_a_source_that_is_worked_on() -> None:
+    """`pip install .` with the compiler leaves them there; `git clean -fX edgeproxy "*.so"` removes them."""
+    assert edgeproxy.__build__ == "interpreted" or (ROOT / "compiled-from").exists()
 
 
 def test_nobody_pays_for_the_compiler_who_did_not_ask_for_it() -> None:
     assert HOOK["enable-by-default"] is False
     assert "mypy" not in {name.partition(".")[0] for name in sys.modules}
+
+
+def classes() -> Iterator[object]:
+    """What a module of ours defines."""
+    for path in sorted((ROOT / "edgeproxy").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if path.stem != "__main__":
+            module = import_module(name)
+            yield from (one for one in vars(module).values() if getattr(one, "__module__", "") == name)
+
+
+def test_what_inherits_from_what_is_compiled_is_compiled_too() -> None:
+    """The compiler would refuse it only when such a class is made."""
+    listed = {name.strip("/").removesuffix(".py").replace("/", ".") for name in LISTED}
+    found = [
+        f"{one.__module__}.{one.__name__} is a {base.__name__}"
+        for one in classes()
+        if isinstance(one, type)
+        for base in one.__mro__[1:]
+        if base.__module__ in listed and one.__module__ not in listed and not issubclass(base, Enum)
+    ]
+    assert found == []

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.purge_log import PurgeKind
+from tests.helpers.builds import STANDS_IN
 from tests.helpers.edge import Running, running
 from tests.helpers.scripted_origin import Peer, Script, ScriptedOrigin, always, silence
 from tests.origin.support import eventually
@@ -340,6 +341,7 @@ async def test_posts_invalidate(stage: Stage) -> None:
     assert len(origin.heads) == 3
 
 
+@STANDS_IN
 async def test_a_policy_that_breaks_is_a_500_and_the_edge_goes_on(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

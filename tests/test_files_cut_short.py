@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.cache.body_file import BodyFile
-from edgeproxy.http.message import copies_of, pieces_of
+from edgeproxy.http.pieces import copies_of, pieces_of
 from edgeproxy.http.wire import JOIN_BELOW
 from edgeproxy.machine.large_files import LargeFiles
 from edgeproxy.machine.spool import Borrowed, Spool

@@ -12,6 +12,7 @@ import pytest
 from edgeproxy import turns
 from edgeproxy.job import Job
 from edgeproxy.turns import Turns
+from tests.helpers.builds import STANDS_IN
 from tests.helpers.edge import PATIENCE, Answer, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -72,6 +73,7 @@ async def test_who_is_left_can_be_served_at_once() -> None:
     assert len(order) == 200, "nobody is served twice"
 
 
+@STANDS_IN
 async def test_a_fault_with_one_is_none_of_the_others(caplog: pytest.LogCaptureFixture) -> None:
     order: list[object] = []
 

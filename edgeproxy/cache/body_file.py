@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import cast
 
-from edgeproxy.http.message import Pieces
+from edgeproxy.http.pieces import Pieces
 from edgeproxy.http.wire import JOIN_BELOW
 
 DESCRIPTORS = 2  # of a mapped file: ours, and the mapping's

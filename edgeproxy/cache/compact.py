@@ -7,7 +7,8 @@ response only (ETag, Date) do not push the others out.
 
 from __future__ import annotations
 
-from edgeproxy.http.message import Body, Field, Response
+from edgeproxy.http.message import Field, Response
+from edgeproxy.http.pieces import Body
 
 MOST = 4096  # names, fields, sets; each
 LONGEST = 256  # bytes of a value that is worth sharing

@@ -13,7 +13,8 @@ from typing import cast
 
 from edgeproxy.cache.entry import Entry
 from edgeproxy.http.dates import parse_date
-from edgeproxy.http.message import Field, Headers, Pieces, Request, Response
+from edgeproxy.http.message import Field, Headers, Request, Response
+from edgeproxy.http.pieces import Pieces
 from edgeproxy.http.wire import JOIN_BELOW, response
 
 MAX_SPECS = 32  # ranges in one field

@@ -13,7 +13,8 @@ from edgeproxy.cache.tags import TAGS, response_tags
 from edgeproxy.decision import Cause, Fetch, Serve
 from edgeproxy.http.dates import format_date, parse_date
 from edgeproxy.http.fields import end_to_end_fields
-from edgeproxy.http.message import Body, Field, Headers, Request
+from edgeproxy.http.message import Field, Headers, Request
+from edgeproxy.http.pieces import Body
 from edgeproxy.http.wire import response
 from edgeproxy.record import record
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from http import HTTPStatus
 
 from edgeproxy.context import Edit, Op
-from edgeproxy.http.message import Body, Field, Response
+from edgeproxy.http.message import Field, Response
+from edgeproxy.http.pieces import Body
 
 
 def _status_line(status: int) -> bytes:

@@ -15,7 +15,7 @@ from typing import Any
 from edgeproxy.clock import steady, wall
 from edgeproxy.door import RequestBody
 from edgeproxy.errors import RequestError
-from edgeproxy.http.message import pieces_of
+from edgeproxy.http.pieces import pieces_of
 from edgeproxy.http.replies import render_problem
 from edgeproxy.server.exchange import Exchange
 from edgeproxy.server.reading import RequestReader

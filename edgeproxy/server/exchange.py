@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.context import Context
 from edgeproxy.decision import Cause, Serve
-from edgeproxy.door import Report, RequestBody
+from edgeproxy.door import Piece, Report, RequestBody
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.message import Field, Request
 from edgeproxy.http.wire import JOIN_BELOW, STATUS_LINE, apply_edits, render_fields
@@ -136,7 +136,7 @@ class Exchange:
             head, self._head = self._head, b""
             self._protocol.transport.write(head)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: Piece) -> None:
         """Some of the body."""
         if self.gone or self._left == 0:
             return
@@ -185,7 +185,7 @@ class Exchange:
             on_gone, self.on_gone = self.on_gone, None
             on_gone()
 
-    def _write(self, parts: list[bytes], size: int) -> None:
+    def _write(self, parts: list[Piece], size: int) -> None:
         transport = self._protocol.transport
         if size > JOIN_BELOW:
             transport.writelines(parts)

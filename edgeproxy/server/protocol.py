@@ -17,7 +17,8 @@ from edgeproxy.decision import Delay, Fetch, Serve, ServeStale
 from edgeproxy.door import TOO_LARGE, RequestBody
 from edgeproxy.errors import RequestError
 from edgeproxy.http.framing import Framing
-from edgeproxy.http.message import Request, pieces_of
+from edgeproxy.http.message import Request
+from edgeproxy.http.pieces import pieces_of
 from edgeproxy.http.wire import JOIN_BELOW, STATUS_LINE, apply_edits, edits_as_lines, render_fields
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.ending import CLOSE, Ending

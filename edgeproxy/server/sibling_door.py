@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import Any, cast
+from typing import Any
 
 from edgeproxy.cache.entry import Entry
 from edgeproxy.clock import steady, wall
@@ -19,7 +19,8 @@ from edgeproxy.door import Piece, RequestBody
 from edgeproxy.holdings import MOST, answered
 from edgeproxy.http.answer_head import AnswerHead
 from edgeproxy.http.framing import Framing
-from edgeproxy.http.message import Request, pieces_of
+from edgeproxy.http.message import Request
+from edgeproxy.http.pieces import pieces_of
 from edgeproxy.job import Job
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.exchange import Exchange
@@ -42,7 +43,7 @@ class SiblingExchange(Exchange):
         fields += [(b"Age", b"%d" % entry.age(now)), said_to_siblings(entry.position, file, stored=not asked)]
         self.start(AnswerHead(response.status, fields, len(response.body)))
         for piece in pieces_of(response.body):
-            self.write(cast(bytes, piece))
+            self.write(piece)
         self.end()
 
     def tell(self, answer: bytes) -> None:

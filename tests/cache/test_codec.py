@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from edgeproxy.cache.codec import MAGIC, HeadFields, decode, encode
 from edgeproxy.cache.entry import Entry
 from edgeproxy.http.wire import response
+from tests.helpers.builds import LOOKS_IN
 from tests.helpers.requests import NOW, rule
 
 AHEAD = 7.25
@@ -55,6 +56,7 @@ def sample() -> Entry:
     )  # fmt: skip
 
 
+@LOOKS_IN
 @settings(deadline=None)
 @given(entries())
 def test_everything_an_entry_says_comes_back(entry: Entry) -> None:
@@ -63,6 +65,7 @@ def test_everything_an_entry_says_comes_back(entry: Entry) -> None:
     assert known(again) == known(entry)
 
 
+@LOOKS_IN
 def test_a_record_is_read_in_place() -> None:
     entry = sample()
     again = decode(memoryview(encode(entry, 0.0)), 0.0)

@@ -18,6 +18,7 @@ from edgeproxy.observe.metrics import render
 from edgeproxy.observe.outcome import Outcome
 from edgeproxy.origin.connection import OriginConnection
 from edgeproxy.trip import Trip
+from tests.helpers.builds import COMPILED
 from tests.helpers.edge import PATIENCE, Answer, Client, Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -271,7 +272,7 @@ class Scenes(list[Any]):
         return add
 
 
-async def played(play: Scene, folder: Path) -> tuple[dict[str, Any], int]:
+async def played(play: Scene, folder: Path, *, relays: bool = True) -> tuple[dict[str, Any], int]:
     """All that could be seen of it, and how many trips it took."""
     trips, numbers, make = 0, count(), Trip.__init__
 
@@ -285,6 +286,9 @@ async def played(play: Scene, folder: Path) -> tuple[dict[str, Any], int]:
         patch("secrets.token_urlsafe", lambda _size: f"{next(numbers):022d}"),
     ):
         async with staged(folder) as stage:
+            if not relays:
+                for upstream in stage.edge.worker.parts.upstreams.values():
+                    upstream.uniform = False
             await play(stage)
             return await stage.seen(), trips
 
@@ -292,8 +296,8 @@ async def played(play: Scene, folder: Path) -> tuple[dict[str, Any], int]:
 async def compare(play: Scene, folder: Path, trips: int) -> None:
     """Play it twice: as it is, and with trips only."""
     seen, taken = await played(play, folder)
-    with patch("edgeproxy.server.protocol.ready", lambda *_: None):
-        expected, _ = await played(play, folder)
+    with patch("edgeproxy.server.protocol.ready", lambda *_: None):  # after a reload too
+        expected, _ = await played(play, folder, relays=False)
     for part, value in expected.items():
         assert seen[part] == value, (part, seen[part], value)
-    assert taken == trips, taken
+    assert COMPILED or taken == trips, taken  # what is compiled calls itself without our seeing it

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from edgeproxy.cache.rule import CacheRule, CacheSection, compile_rule
 from edgeproxy.context import Context
-from edgeproxy.http.message import Field, Headers, Request, Response, pieces_of
+from edgeproxy.http.message import Field, Headers, Request, Response
+from edgeproxy.http.pieces import pieces_of
 
 NOW = 1_800_000_000.0
 DATE = b"Fri, 15 Jan 2027 08:00:00 GMT"  # NOW

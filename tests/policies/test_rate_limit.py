@@ -19,6 +19,7 @@ from edgeproxy.policies.in_flight_table import InFlightTable
 from edgeproxy.policies.rate_limit import RateLimiter
 from edgeproxy.policies.rate_limit_key import bucket_address
 from edgeproxy.policies.rate_limit_rule import RateLimit
+from tests.helpers.builds import STANDS_IN
 from tests.helpers.requests import whole_body
 
 NOW = 1_790_000_000.0
@@ -271,6 +272,7 @@ def test_values_of_ten_kilobytes_and_broken_text_are_counted_like_others(table: 
         assert answers == [0, 429]
 
 
+@STANDS_IN
 def test_digests_of_short_values_are_remembered_and_those_of_long_ones_never(
     table: BucketTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

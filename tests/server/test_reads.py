@@ -21,6 +21,7 @@ from edgeproxy.http.message import Request
 from edgeproxy.pipeline import Visit
 from edgeproxy.server.reading import RequestReader
 from edgeproxy.server.worker import Worker
+from tests.helpers.builds import STANDS_IN
 
 CONFIG = """
 server: {listen: ["127.0.0.1:0"], workers: 1, access_log: {path: "off"}}
@@ -139,6 +140,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> uvicorn.Config:
     return made
 
 
+@STANDS_IN
 @given(STREAMS, st.lists(st.integers(0, 20_000), max_size=12))
 @example(MESSAGES[0] * 3, [len(MESSAGES[0]), 2 * len(MESSAGES[0])])
 @example(MESSAGES[0] * 4, [2 * len(MESSAGES[0])])
@@ -157,6 +159,7 @@ def test_requests_are_the_same_whatever_the_reads(
     assert cut.outcome == whole.outcome
 
 
+@STANDS_IN
 @given(st.lists(st.one_of(st.sampled_from(MESSAGES), st.binary(max_size=40)), max_size=8), st.data())
 @settings(max_examples=400, deadline=None)
 def test_whatever_comes_the_reader_stays_sane(

@@ -10,6 +10,7 @@ import pytest
 
 from edgeproxy.purge_log import PurgeKind
 from edgeproxy.server.relay import Relay
+from tests.helpers.builds import STANDS_IN
 from tests.helpers.relay_stage import OK, STORABLE, Scene, Scenes, Stage, compare, configured, played, said
 from tests.origin.support import upstream
 
@@ -62,6 +63,7 @@ async def test_of_an_answer_that_repeats(tmp_path: Path, path: str, trips: int, 
     await compare(play, tmp_path, trips)
 
 
+@STANDS_IN
 async def test_where_heads_never_repeat_nobody_hopes_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

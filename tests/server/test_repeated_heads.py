@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edgeproxy.server.reading import RequestReader
 from edgeproxy.server.repeated import LONGEST_REPEATED, learn
 from edgeproxy.visits import HEADS, VISITS, KnownHeads, Visits
+from tests.helpers.builds import STANDS_IN
 from tests.helpers.edge import Running, running
 from tests.helpers.scripted_origin import Peer, ScriptedOrigin
 
@@ -179,6 +180,7 @@ RESTS = st.one_of(
 )
 
 
+@STANDS_IN
 @given(st.lists(st.tuples(LINES, RESTS), max_size=30))
 @settings(max_examples=200, deadline=None)
 def test_only_short_heads_of_safe_requests_are_remembered(heads: list[tuple[bytes, bytes]]) -> None:
