@@ -198,7 +198,7 @@ def test_the_steps_of_the_image_work_in_a_clean_environment(tmp_path: Path) -> N
             for name in names:
                 if (ROOT / name).is_dir():
                     shutil.copytree(
-                        ROOT / name, source / target, ignore=shutil.ignore_patterns("__pycache__")
+                        ROOT / name, source / target, ignore=shutil.ignore_patterns("__pycache__", "*.so")
                     )
                 else:
                     shutil.copy(ROOT / name, source / target)
