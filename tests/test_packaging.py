@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import ast
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
+import zipfile
 from collections.abc import Iterator
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -48,3 +51,22 @@ def test_the_dependencies_are_those_that_are_imported() -> None:
     used = {home.lower().replace("_", "-") for name in others for home in homes[name]}
     named = {re.split(r"[\[>;]", each)[0].lower() for each in PROJECT["dependencies"]}
     assert used - BROUGHT == named
+
+
+def test_the_wheel_has_every_module(tmp_path: Path) -> None:
+    """Also from a checkout, whose .gitignore the build heeds."""
+    tree = tmp_path / "tree"
+    left_out = shutil.ignore_patterns("__pycache__", "*.so")
+    for name in ("edgeproxy", "config"):
+        shutil.copytree(ROOT / name, tree / name, ignore=left_out)
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(ROOT / name, tree)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=tree,
+        check=True,
+        capture_output=True,
+    )
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        packed = {name for name in wheel.namelist() if name.endswith(".py")}
+    assert packed == {str(path.relative_to(tree)) for path in (tree / "edgeproxy").rglob("*.py")}
