@@ -35,12 +35,12 @@ from edgeproxy.origin.resolve import Resolver
 from edgeproxy.origin.sweeper import Sweeper
 from edgeproxy.origin.upstream import Upstream
 from edgeproxy.origins import publish_upstream
-from edgeproxy.siblings import NAME as OTHER_WORKERS
-from edgeproxy.siblings import Siblings, link
 from edgeproxy.policies.api_key import ApiKeyRule
 from edgeproxy.policies.geo_data import GeoDatabase
 from edgeproxy.policies.jwt import JwtProvider
 from edgeproxy.shared import Shared
+from edgeproxy.siblings import NAME as OTHER_WORKERS
+from edgeproxy.siblings import Siblings, link
 from edgeproxy.snapshot import Snapshot
 from edgeproxy.tunnel import Tunnels
 
@@ -101,7 +101,9 @@ class Parts:
             forwarded, siblings = self.trusted.forwarded_fields, self._siblings(slot)
             large = None if self.machine is None else self.machine.files
             tunnels = Tunnels(TunnelMeters(self.slot), self.sweeper)
-            fetcher = Fetcher(self.upstreams, forwarded, steady, self._origin_meters, tunnels, siblings, large)
+            fetcher = Fetcher(
+                self.upstreams, forwarded, steady, self._origin_meters, tunnels, siblings, large
+            )
             use_page(config.server.error_page)
             prefix = f"{config.edge.pop}-{slot:x}{int(shared.started_at):x}-"
             self.hall = Hallway(
